@@ -1,0 +1,1 @@
+"""Benchmarks. Each is a command: ``uv run python benchmarks/NAME.py --help``."""

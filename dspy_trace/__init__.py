@@ -1,0 +1,24 @@
+"""Tracing for DSPy: every program becomes an OpenTelemetry trace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dspy_trace._version import __version__
+
+if TYPE_CHECKING:
+    from dspy_trace.instrumentor import DSPyInstrumentor
+
+__all__ = ["DSPyInstrumentor", "__version__"]
+
+_HOMES = {"DSPyInstrumentor": "dspy_trace.instrumentor"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use: importing this package imports neither dspy nor the SDK."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(home), name)

@@ -1,0 +1,67 @@
+"""Our place in OpenTelemetry's context.
+
+Everything that a call leaves for the calls beneath it hangs on one key of the context, so that whatever carries the
+context across a thread or task (asyncio, OpenTelemetry's threading instrumentation, ours) carries it along.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from contextvars import Token
+from typing import Any, Final
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context, create_key
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
+
+CALL: Final = create_key("dspy-trace-call")
+"""Key of the innermost observed call."""
+
+# Both keys are private names of OpenTelemetry's; what its public functions write tells them.
+SPAN: Final[str] = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+"""Key of the current span."""
+
+
+def _suppression_keys() -> tuple[str, ...]:
+    before = set(otel_context.get_current())
+    with suppress_instrumentation():
+        return tuple(key for key in otel_context.get_current() if key not in before)
+
+
+_SUPPRESSED: Final = _suppression_keys()
+
+
+def is_suppressed(context: Context) -> bool:
+    """Return whether ``suppress_instrumentation()`` is in force."""
+    return any(context.get(key) for key in _SUPPRESSED)
+
+
+def within(context: Context, span: Span | None, call: object) -> Context:
+    """Return `context` with `call` innermost and, if one is given, `span` current."""
+    if span is None:
+        return Context({**context, CALL: call})
+    return Context({**context, SPAN: span, CALL: call})
+
+
+def rootless(context: Context) -> Context:
+    """Return `context` without a current span: what starts in it starts a trace."""
+    return Context({key: value for key, value in context.items() if key != SPAN})
+
+
+def leave(token: Token[Context], context: Context) -> None:
+    """Undo ``attach(context)``, unless the current context is another by now.
+
+    It is another where the host attached one of its own and kept it, and where a stream is closed by another task than
+    opened it; neither is ours to reset.
+    """
+    if otel_context.get_current() is not context:
+        return
+    # In another task, which has a copy of the same context, the token is not valid.
+    with suppress(ValueError):
+        token.var.reset(token)
+
+
+def attach(context: Context) -> Token[Any]:
+    """Make `context` current."""
+    return otel_context.attach(context)

@@ -1,0 +1,270 @@
+"""What happened, in DSPy's own words.
+
+A reader in :mod:`dspy_trace.points` fills one of these from a DSPy object; a vocabulary in
+:mod:`dspy_trace.vocab` spells it. This file knows neither DSPy nor OpenTelemetry and imports nothing of ours.
+
+A field that could not be known is ``None``: it is left out, never invented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+
+class Tally:
+    """Sums over every LM call beneath one unit of work; adding to a tally adds to all above it.
+
+    Safe across threads: a ``Parallel`` step adds to its program's tally from many at once.
+    """
+
+    __slots__ = ("_lock", "above", "cache_hits", "cost", "input_tokens", "lm_calls", "output_tokens")
+
+    def __init__(self, above: Tally | None = None) -> None:
+        self.above = above
+        self.lm_calls = 0
+        self.cache_hits = 0
+        self.input_tokens = 0
+        self.output_tokens = 0
+        self.cost: float | None = None
+        self._lock = Lock()
+
+    def add(self, call: LMCall | DecisionCall) -> None:
+        """Count one LM call; on a cache hit neither tokens nor cost, since nothing was paid for."""
+        tally: Tally | None = self
+        while tally is not None:
+            with tally._lock:
+                tally.lm_calls += 1
+                if call.cache_hit:
+                    tally.cache_hits += 1
+                else:
+                    tally.input_tokens += call.input_tokens or 0
+                    tally.output_tokens += call.output_tokens or 0
+                    if call.cost is not None:
+                        tally.cost = (tally.cost or 0.0) + call.cost
+            tally = tally.above
+
+
+@dataclass(slots=True, eq=False)
+class Fact:
+    """One thing that DSPy did. Compared by identity: what it holds may raise on ``==``."""
+
+
+@dataclass(slots=True, eq=False)
+class ModuleCall(Fact):
+    """A call of a ``dspy.Module``."""
+
+    cls: str
+    inputs: Mapping[str, Any]
+    path: str | None = None
+    outermost: bool = False
+    agent: bool = False
+    signature: str | None = None
+    signature_name: str | None = None
+    demos: int | None = None
+    program: Any = None
+    version: str | None = None
+    output: Any = None
+    adapter: str | None = None
+    adapters_running: int = 0
+    trouble: BaseException | None = None
+    tally: Tally | None = None
+
+
+@dataclass(slots=True, eq=False)
+class LMCall(Fact):
+    """A call of a ``dspy.BaseLM``: its request and, when it is over, what came back."""
+
+    cls: str
+    model: str
+    provider: str
+    text_completion: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    messages: Any = None
+    tools: Any = None
+    json_output: bool = False
+    streaming: bool = False
+    address: str | None = None
+    port: int | None = None
+    lm: Any = None
+    within: ModuleCall | None = None
+    engine: str | None = None
+    cache_hit: bool | None = None
+    requests: int = 0
+    retries: int = 0
+    failed_attempt: BaseException | None = None
+    outputs: Any = None
+    response_id: str | None = None
+    response_model: str | None = None
+    finish_reasons: Sequence[str] = ()
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class DecisionCall(Fact):
+    """A call of a decision LM, which answers questions about a state instead of writing text."""
+
+    cls: str
+    model: str
+    provider: str
+    state: Any = None
+    questions: Any = None
+    address: str | None = None
+    port: int | None = None
+    cache_hit: bool | None = None
+    answers: Any = None
+    response_model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Embedding(Fact):
+    """A call of a ``dspy.Embedder``."""
+
+    model: str
+    provider: str
+    in_process: bool
+    inputs: Any = None
+    count: int | None = None
+    dimensions: int | None = None
+    address: str | None = None
+    port: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Document:
+    """One passage that a retriever returned."""
+
+    content: Any = None
+    id: str | None = None
+    score: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Retrieval(Fact):
+    """A call of a retriever."""
+
+    cls: str
+    in_process: bool = True
+    source: str | None = None
+    query: Any = None
+    top_k: int | None = None
+    address: str | None = None
+    port: int | None = None
+    documents: Sequence[Document] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class ToolCall(Fact):
+    """A call of a ``dspy.Tool``."""
+
+    name: str
+    description: str | None = None
+    arguments: Any = None
+    result: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class CodeExecution(Fact):
+    """A piece of code run by an interpreter."""
+
+    cls: str
+    code: Any = None
+    variables: Any = None
+    result: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class Formatting(Fact):
+    """An adapter turning a signature and its inputs into messages."""
+
+    adapter: str
+    inputs: Any = None
+    messages: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class Parsing(Fact):
+    """An adapter turning a completion into fields."""
+
+    adapter: str
+    completion: Any = None
+    fields: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class Evaluation(Fact):
+    """A call of ``dspy.Evaluate``. ``items_taken`` is set once its own executor has started."""
+
+    program: str
+    metric: str | None = None
+    examples: int | None = None
+    threads: int | None = None
+    items_taken: bool = False
+    score: float | None = None
+    tally: Tally | None = None
+
+
+@dataclass(slots=True, eq=False)
+class ExampleRun(Fact):
+    """One example of an evaluation, or one rollout of an optimizer."""
+
+    program: str
+    index: int | None = None
+    resubmitted: bool = False
+    inputs: Any = None
+    metric: str | None = None
+    output: Any = None
+    score: float | None = None
+    tally: Tally | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Compilation(Fact):
+    """An optimizer's ``compile``."""
+
+    optimizer: str
+    program: str | None = None
+    trainset: int | None = None
+    valset: int | None = None
+    tally: Tally | None = None
+
+
+@dataclass(slots=True, eq=False)
+class ParseFailure(Fact):
+    """An adapter could not read a completion. Happens within a module call."""
+
+    adapter: str
+    error: BaseException
+
+
+@dataclass(slots=True, eq=False)
+class AdapterFallback(Fact):
+    """An adapter gave up and another took over. Happens within a module call."""
+
+    from_adapter: str | None
+    to_adapter: str
+
+
+@dataclass(slots=True, eq=False)
+class AttemptFailed(Fact):
+    """One request of an LM call failed and DSPy tried again."""
+
+    error: BaseException
+
+
+@dataclass(slots=True, eq=False)
+class Scored(Fact):
+    """A metric scored one example."""
+
+    metric: str
+    score: float

@@ -1,0 +1,93 @@
+"""Who observes: the settings, vocabularies and tracer of one instrumentation, made once and shared by its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import NoOpTracer, NoOpTracerProvider, ProxyTracerProvider, Tracer, TracerProvider
+
+from dspy_trace import facts, jsonable
+from dspy_trace._version import __version__
+from dspy_trace.guard import ask
+from dspy_trace.settings import Settings
+from dspy_trace.vocab import Vocabulary
+from dspy_trace.vocab.genai import GenAI
+from dspy_trace.vocab.spelling import Spelling
+
+SCOPE = "dspy_trace"
+"""Name of our instrumentation scope."""
+
+
+class Observer:
+    """What all calls of one instrumentation share; calls in flight keep theirs when another takes over."""
+
+    def __init__(self, settings: Settings, tracer_provider: TracerProvider | None = None) -> None:
+        self.settings = settings
+        self.vocabularies: Sequence[Vocabulary] = [GenAI(settings.latest_semconv)]
+        self.spellings: dict[type[facts.Fact], Sequence[Spelling]] = {
+            kind: [vocabulary.spellings[kind] for vocabulary in self.vocabularies]
+            for kind in self.vocabularies[0].spellings
+        }
+        self.span_capture: Callable[[Any], str] | None = self.capture if settings.content_on_spans else None
+        self._given = tracer_provider
+        self._provider: TracerProvider | None = None
+        self._tracer: Tracer | None = None
+
+    def tracer(self) -> Tracer | None:
+        """Return the tracer of the provider in force, or ``None`` where no SDK is set up.
+
+        The application may set its provider at any time, so it is looked up when a root starts.
+        """
+        provider = self._given or trace.get_tracer_provider()
+        if provider is not self._provider:
+            self._tracer = _tracer_of(provider)
+            self._provider = provider
+        return self._tracer
+
+    def wants(self, fact: facts.Fact) -> bool:
+        """Return whether the detail asked for includes `fact`."""
+        if self.settings.detail != "minimal" or not isinstance(fact, facts.ModuleCall):
+            return True
+        return fact.outermost or fact.agent
+
+    def mutes(self, kind: type[facts.Fact]) -> bool:
+        """Return whether such a call, and all beneath it, is only counted and not traced."""
+        if kind is facts.Evaluation:
+            return not self.settings.traces_from_eval
+        return kind is facts.Compilation and not self.settings.traces_from_compile
+
+    def capture(self, value: Any) -> str:
+        """Return a captured value as bounded JSON."""
+        settings = self.settings
+        text: str = ask(jsonable.dumps, value, settings.value_limit, settings.redact, default='"[unreadable]"')
+        return text
+
+    def text(self, value: str) -> str:
+        """Return captured text, such as an exception's, redacted and within bounds."""
+        if self.settings.redact is not None:
+            redacted = ask(self.settings.redact, value, default="[redact failed]")
+            value = redacted if isinstance(redacted, str) else "[redacted]"
+        return jsonable.cut(value.encode("utf-8", "replace").decode(), self.settings.value_limit)
+
+
+def _tracer_of(provider: TracerProvider) -> Tracer | None:
+    if isinstance(provider, ProxyTracerProvider | NoOpTracerProvider):
+        return None
+    tracer = provider.get_tracer(SCOPE, __version__)
+    return None if isinstance(tracer, NoOpTracer) else tracer
+
+
+_active: Observer | None = None
+
+
+def active() -> Observer | None:
+    """Return the observer in force for new roots."""
+    return _active
+
+
+def activate(observer: Observer | None) -> None:
+    """Put `observer` in force for roots that start from now on; ``None`` ends observation."""
+    global _active  # noqa: PLW0603  # one per process, as the patches are
+    _active = observer

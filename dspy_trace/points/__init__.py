@@ -1,0 +1,83 @@
+"""Where we look at DSPy, and how its objects are read.
+
+:mod:`dspy_trace.points.table` lists the methods; the other modules hold readers, which turn what DSPy passes around
+into facts. Nothing here knows what a span is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dspy_trace.facts import Fact, ModuleCall
+
+Args = tuple[Any, ...]
+Kwargs = Mapping[str, Any]
+
+
+class Reader(Protocol):
+    """Reads one kind of call."""
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact | None:
+        """Return the fact that is beginning, or ``None`` where there is nothing to tell.
+
+        `within` is the nearest module call around this one.
+        """
+        ...
+
+    def end(self, fact: Any, instance: Any, result: Any, error: BaseException | None) -> None:
+        """Add what is known now that the call is over; `result` is ``None`` if it raised."""
+        ...
+
+
+class Notes(Protocol):
+    """Reads something that happens during a call and adds to that call's fact."""
+
+    def before(self, fact: Any, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
+        """Add to `fact` what the arguments tell; return an event of the call, or ``None``."""
+        ...
+
+    def after(self, fact: Any, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
+        """Add to `fact` what the outcome tells; return an event of the call, or ``None``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A method or function of DSPy's.
+
+    Attributes:
+        module: import name of the module that defines it; patched when the program imports that module.
+        target: ``Class.method``, or the name of a function.
+        overrides: also patch every subclass that overrides the method, existing or defined later.
+        redecorated: DSPy's own ``__init_subclass__`` decorates the *inherited* method, and must not find ours there.
+        before: first DSPy version, as ``(major, minor)``, that has no use for this row.
+    """
+
+    module: str
+    target: str
+    overrides: bool = False
+    redecorated: bool = False
+    before: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Place):
+    """A method whose calls are observed."""
+
+    reader: Reader | None = None
+    detail: str = "minimal"
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Place):
+    """A method that tells something about the nearest call of the kind `within`."""
+
+    within: type[Fact] = Fact
+    notes: Notes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spread(Place):
+    """A method that runs a function over items on threads of DSPy's: ``execute(function, data)``."""

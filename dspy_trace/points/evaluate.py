@@ -1,0 +1,127 @@
+"""Reads evaluations, their examples and compiles."""
+
+from __future__ import annotations
+
+import types
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dspy_trace.facts import Compilation, Evaluation, ExampleRun, Fact, ModuleCall
+from dspy_trace.guard import ask
+from dspy_trace.points import Args, Kwargs
+
+
+class EvaluateReader:
+    """Reads ``Evaluate.__call__(program, metric, devset, ...)``."""
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
+        program = args[0] if args else kwargs.get("program")
+        metric = _argument(instance, args, kwargs, 1, "metric")
+        devset = _argument(instance, args, kwargs, 2, "devset")
+        fact = Evaluation(type(program).__name__, metric_name(metric), ask(len, devset))
+        threads = _argument(instance, args, kwargs, 3, "num_threads")
+        fact.threads = threads if type(threads) is int else None
+        return fact
+
+    def end(self, fact: Evaluation, instance: Any, result: Any, error: BaseException | None) -> None:
+        # Before DSPy 3 the result is the score itself, or a tuple that begins with it.
+        score = result[0] if isinstance(result, tuple) and result else result
+        fact.score = as_score(score)
+
+
+def _argument(evaluate: Any, args: Args, kwargs: Kwargs, position: int, name: str) -> Any:
+    given = args[position] if len(args) > position else kwargs.get(name)
+    return given if given is not None else ask(getattr, evaluate, name)
+
+
+def metric_name(metric: Any) -> str | None:
+    """Return the name of a metric: a function's own, else its class's."""
+    if metric is None:
+        return None
+    if isinstance(metric, types.FunctionType | types.MethodType):
+        return metric.__name__
+    return type(metric).__name__
+
+
+def as_score(value: Any) -> float | None:
+    """Return what a metric gave as a number: a bool, a number of any kind, or an object that has a ``score``."""
+    if isinstance(value, bool | int | float):
+        return float(value)
+    return as_number(ask(getattr, value, "score", default=value))
+
+
+def as_number(value: Any) -> float | None:
+    return ask(float, value) if value is not None and not isinstance(value, str) else None
+
+
+class ExampleReader:
+    """Reads the items that an evaluation or an optimizer runs, each of which is a trace of its own.
+
+    An item is passed on as it is, and one object may stand in a set several times: positions are kept by identity.
+    """
+
+    def __init__(self, around: Evaluation | Compilation, items: Sequence[Any]) -> None:
+        self._around = around
+        self._positions: defaultdict[int, deque[int]] = defaultdict(deque)
+        self._last: dict[int, int] = {}
+        for position, item in enumerate(items):
+            self._positions[id(item)].append(position)
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
+        item = args[0]
+        fact = ExampleRun(self._program(item))
+        left = self._positions.get(id(item))
+        if left:
+            fact.index = self._last[id(item)] = left.popleft()
+        else:
+            fact.index = self._last.get(id(item))
+            fact.resubmitted = True
+        fact.metric = getattr(self._around, "metric", None)
+        fact.inputs = example_in(item)
+        return fact
+
+    def _program(self, item: Any) -> str:
+        if isinstance(self._around, Evaluation):
+            return self._around.program
+        return self._around.program or "program"
+
+    def end(self, fact: ExampleRun, instance: Any, result: Any, error: BaseException | None) -> None:
+        """Read ``(prediction, score)`` of Evaluate, a dict with ``score`` of SIMBA, or the score alone of ReAnchor."""
+        if isinstance(result, tuple) and len(result) == 2:
+            fact.output, score = result
+        elif isinstance(result, Mapping):
+            fact.output, score = result.get("prediction"), result.get("score")
+        else:
+            score = result
+        if isinstance(fact.output, tuple) and fact.output:
+            fact.output = fact.output[0]
+        fact.score = as_score(score)
+
+
+def example_in(item: Any) -> Any:
+    """Return the example of an item: itself, or the second of a ``(program, example)`` pair."""
+    return item[1] if isinstance(item, tuple) and len(item) == 2 else item
+
+
+def examples(around: Fact | None, items: Any) -> ExampleReader | None:
+    """Return a reader for the items run directly by `around`, or ``None`` where they are no traces of their own."""
+    if isinstance(around, Evaluation) and not around.items_taken:
+        around.items_taken = True
+        return ExampleReader(around, items)
+    return ExampleReader(around, items) if isinstance(around, Compilation) else None
+
+
+class CompileReader:
+    """Reads ``compile(student, *, trainset, ...)`` of an optimizer."""
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
+        student = args[0] if args else kwargs.get("student")
+        fact = Compilation(type(instance).__name__)
+        fact.program = type(student).__name__ if student is not None else None
+        fact.trainset = ask(len, kwargs["trainset"]) if kwargs.get("trainset") is not None else None
+        fact.valset = ask(len, kwargs["valset"]) if kwargs.get("valset") is not None else None
+        return fact
+
+    def end(self, fact: Compilation, instance: Any, result: Any, error: BaseException | None) -> None:
+        pass

@@ -1,0 +1,186 @@
+"""Reads LM calls: what every DSPy version has in common, and what DSPy 3.4's execution tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dspy_trace.facts import AttemptFailed, DecisionCall, Fact, LMCall, ModuleCall
+from dspy_trace.guard import ask
+from dspy_trace.points import Args, Kwargs
+from dspy_trace.points.addresses import host_and_port, provider_and_model
+
+ENGINES = {
+    "LM15Engine": "lm15",
+    "AsyncLM15Engine": "lm15",
+    "LiteLLMEngine": "litellm",
+    "AsyncLiteLLMEngine": "litellm",
+    "LegacyEngine": "legacy",
+    "AsyncLegacyEngine": "legacy",
+}
+"""DSPy's own engines by class; any other is ``custom``."""
+
+
+class LMReader:
+    """Reads the call of a ``BaseLM``; the notes below add what only DSPy's insides know."""
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
+        cls = type(instance).__name__
+        model = ask(getattr, instance, "model")
+        model = model if isinstance(model, str) else cls
+        # DSPy takes a model without a prefix for OpenAI's, but only in its own LM class.
+        provider, model = provider_and_model(model, "openai" if cls == "LM" else cls)
+        defaults = ask(getattr, instance, "kwargs")
+        parameters = {**defaults, **kwargs} if isinstance(defaults, dict) else dict(kwargs)
+        fact = LMCall(cls, model, provider)
+        fact.parameters = parameters
+        fact.lm = instance
+        fact.within = within
+        fact.text_completion = ask(getattr, instance, "model_type") == "text"
+        fact.messages = _prompt(args, kwargs)
+        fact.tools = parameters.get("tools")
+        fact.json_output = parameters.get("response_format") is not None
+        fact.address, fact.port = host_and_port(parameters.get("api_base") or parameters.get("base_url"))
+        return fact
+
+    def end(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> None:
+        if error is not None:
+            if fact.within is not None:
+                fact.within.trouble = error
+        elif fact.outputs is None:
+            fact.outputs = result
+
+
+def _prompt(args: Args, kwargs: Kwargs) -> Any:
+    messages = kwargs.get("messages")
+    if messages is not None:
+        return messages
+    prompt = kwargs.get("request") or (args[0] if args else kwargs.get("prompt"))
+    items = ask(getattr, prompt, "messages")
+    if items is None or isinstance(prompt, str):
+        return prompt
+    # A typed request, of DSPy's or of lm15's: the same roles and parts under other names.
+    system = ask(getattr, prompt, "system")
+    read = [{"role": "system", "content": system}] if isinstance(system, str) else []
+    return read + [
+        {
+            "role": ask(getattr, item, "role"),
+            "content": [_part(part) for part in ask(getattr, item, "parts", default=())],
+        }
+        for item in items
+    ]
+
+
+def _part(part: Any) -> dict[str, Any]:
+    text = ask(getattr, part, "text")
+    return {"type": "text", "text": text} if isinstance(text, str) else {"type": "unknown", "content": part}
+
+
+class AttemptNotes:
+    """DSPy 3.4: one request of an LM call, ``_attempt(lm, call, backend, request, provider, state, results)``."""
+
+    def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
+        if args[0] is not fact.lm:
+            return None
+        fact.requests += 1
+        fact.engine = ENGINES.get(type(args[2]).__name__, "custom")
+        failed, fact.failed_attempt = fact.failed_attempt, None
+        if failed is None:
+            return None
+        fact.retries += 1
+        return AttemptFailed(failed)
+
+    def after(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
+        fact.failed_attempt = error
+        return None
+
+
+class FinalizeNotes:
+    """DSPy 3.4: the result of an LM call, ``finalize(lm, call, result)``; custom ``BaseLM`` included."""
+
+    def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
+        lm, _, result = args
+        if lm is fact.lm:
+            fact.cache_hit = bool(result.cache_hit)
+            fact.outputs = result.outputs
+            fact.cost = cost(result.cost)
+            usage(fact, result.usage)
+            fact.response_model = text(result.response_model)
+            responses = result.responses
+            read_response(fact, responses[0] if responses else result.raw)
+            if responses:
+                fact.finish_reasons = [reason for one in responses if (reason := text(one.finish_reason))]
+        return None
+
+    def after(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
+        return None
+
+
+class StreamNotes:
+    """DSPy 3.4: the stream of an LM call has been opened."""
+
+    def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
+        fact.streaming = True
+        return None
+
+    def after(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
+        return None
+
+
+class TransportNotes:
+    """DSPy 3.4: a request of the default engine, ``stream(request)``, which knows the host that is called."""
+
+    def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
+        fact.address, fact.port = host_and_port(args[0].url)
+        return None
+
+    def after(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
+        return None
+
+
+def read_response(fact: LMCall, response: Any) -> None:
+    """Add the id, model and finish reasons of a provider's response, of whatever class it is."""
+    fact.response_id = text(get(response, "id"))
+    fact.response_model = fact.response_model or text(get(response, "model"))
+    choices = get(response, "choices")
+    if isinstance(choices, Sequence):
+        fact.finish_reasons = [reason for one in choices if (reason := text(get(one, "finish_reason")))]
+
+
+def usage(fact: LMCall | DecisionCall, told: Any) -> None:
+    """Add token counts from usage in OpenAI's shape, as far as they are sound."""
+    fact.input_tokens = tokens(get(told, "prompt_tokens"))
+    fact.output_tokens = tokens(get(told, "completion_tokens"))
+    if fact.input_tokens is None and fact.output_tokens is None:
+        # The Responses API's names.
+        fact.input_tokens = tokens(get(told, "input_tokens"))
+        fact.output_tokens = tokens(get(told, "output_tokens"))
+    if isinstance(fact, LMCall):
+        of_input = get(told, "prompt_tokens_details") or get(told, "input_tokens_details")
+        of_output = get(told, "completion_tokens_details") or get(told, "output_tokens_details")
+        fact.cache_read_tokens = tokens(get(of_input, "cached_tokens"))
+        fact.cache_write_tokens = tokens(get(of_input, "cache_creation_tokens"))
+        fact.reasoning_tokens = tokens(get(of_output, "reasoning_tokens"))
+
+
+def tokens(value: Any) -> int | None:
+    """Return a count of tokens if it is one: a whole number that OpenTelemetry can hold and that is not negative."""
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def cost(value: Any) -> float | None:
+    """Return a cost in USD if it is one."""
+    return float(value) if type(value) in (int, float) and 0 <= value < float("inf") else None
+
+
+def text(value: Any) -> str | None:
+    return str.__str__(value) if isinstance(value, str) else None
+
+
+def get(holder: Any, name: str) -> Any:
+    """Return an item or attribute of a response, which may be a dict, a model or anything else."""
+    if holder is None:
+        return None
+    if isinstance(holder, dict):
+        return dict.get(holder, name)
+    return ask(getattr, holder, name)

@@ -1,0 +1,94 @@
+"""The methods of DSPy that are observed: to observe another one, add a row."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dspy_trace.facts import DecisionCall, LMCall, ModuleCall
+from dspy_trace.points import Call, Note, Place, Spread
+from dspy_trace.points.adapters import AdapterNotes, FormatReader, ParseNotes, ParseReader
+from dspy_trace.points.decisions import DecisionReader, FinishNotes
+from dspy_trace.points.evaluate import CompileReader, EvaluateReader
+from dspy_trace.points.lm import AttemptNotes, FinalizeNotes, LMReader, StreamNotes, TransportNotes
+from dspy_trace.points.lm_before_34 import ResponseNotes
+from dspy_trace.points.modules import ModuleReader
+from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
+from dspy_trace.points.tools import InterpreterReader, ToolReader
+
+_MODULE = ModuleReader()
+_LM = LMReader()
+_DECISION = DecisionReader()
+_EMBEDDER = EmbedderReader()
+_TOOL = ToolReader()
+_RETRIEVER = RetrieverReader()
+_INTERPRETER = InterpreterReader()
+_ADAPTER = AdapterNotes()
+_PARSE = ParseNotes()
+_ATTEMPT = AttemptNotes()
+_STREAM = StreamNotes()
+_TRANSPORT = TransportNotes()
+
+_EXECUTION = "dspy.clients.execution"
+_ADAPTERS = "dspy.adapters.base"
+_EMBEDDINGS = "dspy.retrievers.embeddings"
+
+CALLS: Final[tuple[Call, ...]] = (
+    Call("dspy.primitives.module", "Module.__call__", overrides=True, reader=_MODULE),
+    Call("dspy.primitives.module", "Module.acall", overrides=True, reader=_MODULE),
+    Call("dspy.clients.base_lm", "BaseLM.__call__", overrides=True, reader=_LM),
+    Call("dspy.clients.base_lm", "BaseLM.acall", overrides=True, reader=_LM),
+    Call("dspy.clients.typesafe", "TypeSafe.__call__", overrides=True, reader=_DECISION),
+    Call("dspy.clients.typesafe", "TypeSafe.acall", overrides=True, reader=_DECISION),
+    Call("dspy.clients.embedding", "Embedder.__call__", overrides=True, reader=_EMBEDDER),
+    Call("dspy.clients.embedding", "Embedder.acall", overrides=True, reader=_EMBEDDER),
+    Call("dspy.adapters.types.tool", "Tool.__call__", overrides=True, reader=_TOOL),
+    Call("dspy.adapters.types.tool", "Tool.acall", overrides=True, reader=_TOOL),
+    Call("dspy.retrievers.retrieve", "Retrieve.__call__", overrides=True, reader=_RETRIEVER),
+    Call(_EMBEDDINGS, "Embeddings.__call__", overrides=True, reader=_RETRIEVER),
+    Call("dspy.dsp.colbertv2", "ColBERTv2.__call__", overrides=True, reader=ColBERTReader()),
+    Call("dspy.predict.knn", "KNN.__call__", overrides=True, reader=KNNReader()),
+    Call(
+        "dspy.primitives.python_interpreter", "PythonInterpreter.execute", True, reader=_INTERPRETER, detail="standard"
+    ),
+    Call("dspy.primitives.local_interpreter", "LocalInterpreter.execute", True, reader=_INTERPRETER, detail="standard"),
+    Call("dspy.evaluate.evaluate", "Evaluate.__call__", True, reader=EvaluateReader(), detail="standard"),
+    Call("dspy.teleprompt.teleprompt", "Teleprompter.compile", True, reader=CompileReader(), detail="standard"),
+    Call(_ADAPTERS, "Adapter.format", True, redecorated=True, reader=FormatReader(), detail="full"),
+    Call(_ADAPTERS, "Adapter.parse", True, redecorated=True, reader=ParseReader(), detail="full"),
+)
+"""Methods whose calls are observed."""
+
+NOTES: Final[tuple[Note, ...]] = (
+    Note(_ADAPTERS, "Adapter.parse", True, redecorated=True, within=ModuleCall, notes=_PARSE),
+    Note(_ADAPTERS, "Adapter._call_postprocess", True, within=ModuleCall, notes=_PARSE),
+    Note(_ADAPTERS, "Adapter.__call__", True, within=ModuleCall, notes=_ADAPTER),
+    Note(_ADAPTERS, "Adapter.acall", True, within=ModuleCall, notes=_ADAPTER),
+    Note(_EXECUTION, "_attempt", within=LMCall, notes=_ATTEMPT),
+    Note(_EXECUTION, "_aattempt", within=LMCall, notes=_ATTEMPT),
+    Note(_EXECUTION, "finalize", within=LMCall, notes=FinalizeNotes()),
+    Note(_EXECUTION, "checked_stream", within=LMCall, notes=_STREAM),
+    Note(_EXECUTION, "achecked_stream", within=LMCall, notes=_STREAM),
+    Note("dspy._vendor.lm15.transports._sync", "StdlibTransport.stream", within=LMCall, notes=_TRANSPORT),
+    Note("dspy._vendor.lm15.transports._async", "StdlibAsyncTransport.stream", within=LMCall, notes=_TRANSPORT),
+    Note("dspy.clients.base_lm", "BaseLM._process_lm_response", before=(3, 4), within=LMCall, notes=ResponseNotes()),
+    Note("dspy.clients.typesafe", "TypeSafe._finish", within=DecisionCall, notes=FinishNotes()),
+)
+"""Methods that tell something about a call that is going on."""
+
+SPREADS: Final[tuple[Spread, ...]] = (Spread("dspy.utils.parallelizer", "ParallelExecutor.execute"),)
+"""Methods that run items on threads of DSPy's own."""
+
+POINTS: Final[tuple[Place, ...]] = (*NOTES, *CALLS, *SPREADS)
+"""All rows, innermost first where two stand on one method."""
+
+LEVELS: Final = ("minimal", "standard", "full")
+
+
+def rows_for(detail: str, version: tuple[int, int]) -> list[Place]:
+    """Return the rows that `detail` and a DSPy of `version` call for."""
+    wanted = LEVELS[: LEVELS.index(detail) + 1]
+    return [
+        point
+        for point in POINTS
+        if (point.before is None or version < point.before) and (not isinstance(point, Call) or point.detail in wanted)
+    ]

@@ -1,0 +1,39 @@
+"""Reads tools and code interpreters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dspy_trace.facts import CodeExecution, Fact, ModuleCall, ToolCall
+from dspy_trace.guard import ask
+from dspy_trace.points import Args, Kwargs
+from dspy_trace.points.lm import text
+
+_AGENT_MODULES = ("dspy.predict.react", "dspy.predict.react_v2")
+
+
+class ToolReader:
+    """Reads ``Tool``. The tools that ReAct and ReActV2 add to end their loop are none of the user's and not told."""
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact | None:
+        function = ask(getattr, instance, "func")
+        name = text(ask(getattr, instance, "name")) or "tool"
+        if name in ("finish", "submit") and getattr(function, "__module__", None) in _AGENT_MODULES:
+            return None
+        # ``Type.description`` is a method of DSPy's; the tool's text is ``desc``.
+        return ToolCall(name, text(ask(getattr, instance, "desc")), kwargs)
+
+    def end(self, fact: ToolCall, instance: Any, result: Any, error: BaseException | None) -> None:
+        fact.result = result
+
+
+class InterpreterReader:
+    """Reads ``execute(code, variables)`` of the interpreters."""
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
+        fact = CodeExecution(type(instance).__name__, args[0] if args else kwargs.get("code"))
+        fact.variables = args[1] if len(args) > 1 else kwargs.get("variables")
+        return fact
+
+    def end(self, fact: CodeExecution, instance: Any, result: Any, error: BaseException | None) -> None:
+        fact.result = result

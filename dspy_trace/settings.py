@@ -1,0 +1,137 @@
+"""The settings of one instrumentation, and every environment variable that they come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from dspy_trace.jsonable import LIMIT
+
+CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""Content mode of OpenTelemetry's GenAI instrumentations. Example: ``SPAN_ONLY``."""
+
+STABILITY_OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
+"""Comma-separated opt-ins of OpenTelemetry. Example: ``gen_ai_latest_experimental``."""
+
+DETAIL = "DSPY_TRACE_DETAIL"
+"""Which calls become spans. Example: ``minimal``."""
+
+CONVENTIONS = "DSPY_TRACE_CONVENTIONS"
+"""Comma-separated vocabularies that spans are written in. Example: ``genai``."""
+
+SPAN_VALUE_LIMIT = "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"
+"""Longest attribute value of a span, in characters (OpenTelemetry SDK). Example: ``4096``."""
+
+VALUE_LIMIT = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"
+"""Longest attribute value of all signals, in characters (OpenTelemetry SDK). Example: ``4096``."""
+
+Content = Literal["NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"]
+"""Where prompts, completions, inputs, outputs and exception texts go."""
+
+Detail = Literal["minimal", "standard", "full"]
+"""``minimal``: LM, tool, retrieval, embeddings, agents and the outermost module. ``standard`` adds modules,
+interpreters, evaluations and compiles; ``full`` adds adapters."""
+
+LATEST = "gen_ai_latest_experimental"
+
+KNOWN_CONVENTIONS = ("genai",)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one ``instrument()`` call asked for."""
+
+    content: Content = "NO_CONTENT"
+    detail: Detail = "standard"
+    conventions: tuple[str, ...] = ("genai",)
+    redact: Callable[[Any], Any] | None = None
+    value_limit: int = LIMIT
+    latest_semconv: bool = False
+    traces_from_eval: bool = True
+    traces_from_compile: bool = True
+
+    @property
+    def content_on_spans(self) -> bool:
+        return self.content in ("SPAN_ONLY", "SPAN_AND_EVENT")
+
+
+def resolve(
+    *,
+    capture_content: bool | str | None = None,
+    detail: str | None = None,
+    conventions: Collection[str] | None = None,
+    redact: Callable[[Any], Any] | None = None,
+    log_traces_from_eval: bool = True,
+    log_traces_from_compile: bool = True,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Return settings from arguments, else from the environment, else the defaults.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: an argument is none of the allowed words. A wrong word in the environment only falls back to the
+            default, as OpenTelemetry's own variables do, because no program may fail over its environment.
+    """
+    if redact is not None and not callable(redact):
+        raise TypeError(f"redact must be a callable that takes and returns a value, not {type(redact).__name__}")
+    if isinstance(conventions, str):
+        raise TypeError(
+            f"conventions must be a collection of names such as {{'genai'}}, not the string {conventions!r}"
+        )
+    return Settings(
+        content=_content(capture_content, environ),
+        detail=_detail(detail, environ),
+        conventions=_conventions(conventions, environ),
+        redact=redact,
+        value_limit=_value_limit(environ),
+        latest_semconv=LATEST in _words(environ.get(STABILITY_OPT_IN, "")),
+        traces_from_eval=bool(log_traces_from_eval),
+        traces_from_compile=bool(log_traces_from_compile),
+    )
+
+
+def _content(argument: bool | str | None, environ: Mapping[str, str]) -> Content:
+    if isinstance(argument, bool):
+        return "SPAN_ONLY" if argument else "NO_CONTENT"
+    if argument is not None and not isinstance(argument, str):
+        raise TypeError(f"capture_content must be a bool or one of {get_args(Content)}, not {type(argument).__name__}")
+    word = (argument if argument is not None else environ.get(CAPTURE_CONTENT, "")).strip().upper()
+    word = {"TRUE": "SPAN_ONLY", "FALSE": "NO_CONTENT"}.get(word, word)
+    if word in get_args(Content):
+        return cast("Content", word)
+    if argument is not None:
+        raise ValueError(f"capture_content must be one of {get_args(Content)}, not {argument!r}")
+    return "NO_CONTENT"
+
+
+def _detail(argument: str | None, environ: Mapping[str, str]) -> Detail:
+    word = argument if argument is not None else environ.get(DETAIL, "").strip().lower()
+    if word in get_args(Detail):
+        return cast("Detail", word)
+    if argument is not None:
+        raise ValueError(f"detail must be one of {get_args(Detail)}, not {argument!r}")
+    return "standard"
+
+
+def _conventions(argument: Collection[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
+    if argument is None:
+        known = [word for word in _words(environ.get(CONVENTIONS, "")) if word in KNOWN_CONVENTIONS]
+        return tuple(known) or ("genai",)
+    unknown = sorted(set(argument) - set(KNOWN_CONVENTIONS))
+    if unknown or not argument:
+        raise ValueError(f"conventions must be some of {KNOWN_CONVENTIONS}, not {sorted(argument)}")
+    return tuple(name for name in KNOWN_CONVENTIONS if name in argument)
+
+
+def _value_limit(environ: Mapping[str, str]) -> int:
+    for name in (SPAN_VALUE_LIMIT, VALUE_LIMIT):
+        text = environ.get(name, "").strip()
+        if text.isdigit():
+            return min(int(text), LIMIT)
+    return LIMIT
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip().lower() for word in text.split(",") if word.strip()]

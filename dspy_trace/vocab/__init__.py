@@ -1,0 +1,31 @@
+"""How facts are spelled: span names, kinds and attributes.
+
+A vocabulary turns a fact into names; it never imports dspy. Vocabularies add up: the first gives a span its name and
+kind, all give it attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from opentelemetry.util.types import AttributeValue
+
+from dspy_trace.facts import Fact
+
+if TYPE_CHECKING:
+    from dspy_trace.vocab.spelling import Spelling
+
+Attributes = dict[str, AttributeValue]
+
+Capture = Callable[[Any], str]
+"""Gives a captured value as bounded JSON text; ``None`` in its place means that content is not wanted."""
+
+
+class Vocabulary(Protocol):
+    """One way to spell facts: a spelling for each kind of call, and a name for what happens during one."""
+
+    @property
+    def spellings(self) -> Mapping[type[Fact], Spelling]: ...
+
+    def event(self, fact: Fact) -> tuple[str, Attributes]: ...

@@ -1,0 +1,53 @@
+"""OpenTelemetry's GenAI semantic conventions, and ``dspy.*`` for what they have no name for."""
+
+from __future__ import annotations
+
+from dspy_trace import facts
+from dspy_trace.vocab import Attributes, genai_work, keys
+from dspy_trace.vocab.genai_calls import LMSpelling, ModuleSpelling
+from dspy_trace.vocab.spelling import Spelling
+
+
+class GenAI:
+    """The default vocabulary.
+
+    Args:
+        latest: write the newest spelling (``gen_ai_latest_experimental``) instead of that of
+            ``opentelemetry-util-genai`` 1.3: finish reasons no longer stand in the output messages.
+    """
+
+    def __init__(self, latest: bool = False) -> None:
+        self.spellings: dict[type[facts.Fact], Spelling] = {
+            facts.ModuleCall: ModuleSpelling(),
+            facts.LMCall: LMSpelling(finish_reason_in_message=not latest),
+            facts.DecisionCall: genai_work.DecisionSpelling(),
+            facts.Embedding: genai_work.EmbeddingSpelling(),
+            facts.Retrieval: genai_work.RetrievalSpelling(),
+            facts.ToolCall: genai_work.ToolSpelling(),
+            facts.CodeExecution: genai_work.CodeSpelling(),
+            facts.Formatting: genai_work.FormattingSpelling(),
+            facts.Parsing: genai_work.ParsingSpelling(),
+            facts.Evaluation: genai_work.EvaluationSpelling(),
+            facts.ExampleRun: genai_work.ExampleSpelling(),
+            facts.Compilation: genai_work.CompilationSpelling(),
+        }
+
+    def event(self, fact: facts.Fact) -> tuple[str, Attributes]:
+        """Return the name and attributes of what happened during a call."""
+        match fact:
+            case facts.ParseFailure():
+                return keys.EVENT_PARSE_ERROR, {
+                    keys.ADAPTER: fact.adapter,
+                    keys.ERROR_TYPE: type(fact.error).__qualname__,
+                }
+            case facts.AdapterFallback():
+                attributes: Attributes = {keys.FALLBACK_TO: fact.to_adapter}
+                if fact.from_adapter is not None:
+                    attributes[keys.FALLBACK_FROM] = fact.from_adapter
+                return keys.EVENT_FALLBACK, attributes
+            case facts.AttemptFailed():
+                return keys.EVENT_ATTEMPT_FAILED, {keys.ERROR_TYPE: type(fact.error).__qualname__}
+            case facts.Scored():
+                return keys.EVENT_EVALUATION, {keys.EVALUATION_NAME: fact.metric, keys.EVALUATION_SCORE: fact.score}
+            case _:
+                raise TypeError(f"{type(fact).__name__} is not an event")

@@ -1,0 +1,150 @@
+"""Patching with wrapt, and undoing it exactly.
+
+A :class:`Patch` puts one wrapper on one attribute. :meth:`Patch.undo` leaves the attribute as it was found:
+
+* nothing on top of ours: the identical original object is back (or the attribute is gone, if it was inherited);
+* wrapt wrappers on top: they stay and keep working, ours is taken out from beneath them;
+* a plain closure on top: nothing can be taken out, so ours stays as a pass-through of one test, and a later patch of
+  the same attribute wakes it up again instead of wrapping twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
+"""What wrapt calls: ``wrapper(wrapped, instance, args, kwargs)``."""
+
+
+if TYPE_CHECKING:
+    BoundFunctionWrapper = wrapt.BoundFunctionWrapper[..., Any]
+    FunctionWrapper = wrapt.FunctionWrapper[..., Any]
+else:
+    # Generic in wrapt's stubs only.
+    BoundFunctionWrapper, FunctionWrapper = wrapt.BoundFunctionWrapper, wrapt.FunctionWrapper
+
+
+class _Bound(BoundFunctionWrapper):
+    """Our wrapper on one instance: copies and pickles as the plain bound method does."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return getattr, (self._holder(), self.__wrapped__.__name__)
+
+    def _holder(self) -> Any:
+        """Return what the method was taken from: the instance, or the class."""
+        return self._self_owner if self._self_instance is None else self._self_instance
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if self._self_instance is None:
+            return self
+        return getattr(copy.deepcopy(self._self_instance, memo), self.__wrapped__.__name__)
+
+
+class Observed(FunctionWrapper):
+    """Our wrapper on a class or module. A class that is pickled by value takes the plain function along."""
+
+    __bound_function_wrapper__ = _Bound
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        name: str = self.__wrapped__.__qualname__
+        if "." not in name:
+            return name
+        # ``copy.copy`` of a function is the function: what unpickles has no need of us.
+        return copy.copy, (self.__wrapped__,)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+
+def plain(value: Any) -> Any:
+    """Return `value` without our wrappers."""
+    while type(value) is Observed:
+        value = value.__wrapped__
+    return value
+
+
+_MISSING = object()
+_serial = itertools.count()
+_asleep: dict[tuple[int, str], tuple[Patch, Any]] = {}
+"""Patches that could not be taken out, with the object that covers them, by owner and attribute."""
+
+
+class Patch:
+    """One attribute of an owner, with something of ours on it. ``live`` is false once undone.
+
+    The owner is held weakly: a program may define classes by the thousand.
+    """
+
+    __slots__ = ("__weakref__", "_original", "_ours", "_owner", "live", "name", "serial")
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self._owner = weakref.ref(owner)
+        self.name = name
+        self.live = True
+        self.serial = next(_serial)
+        self._original: Any = vars(owner).get(name, _MISSING)
+        self._ours: Any = None
+
+    @property
+    def owner(self) -> Any:
+        """The class or module, or ``None`` once it is gone."""
+        return self._owner()
+
+    def wrap(self, make: Callable[[Patch], Wrapper]) -> Patch:
+        """Put the wrapper that `make` returns on the attribute; return the patch that is now in force."""
+        owner = self.owner
+        asleep, cover = _asleep.get((id(owner), self.name), (None, None))
+        if asleep is not None and cover is self._original and asleep.owner is owner:
+            del _asleep[id(owner), self.name]
+            asleep.live = True
+            return asleep
+        target = self._original if self._original is not _MISSING else getattr(owner, self.name)
+        return self.put(Observed(target, make(self)))
+
+    def put(self, ours: Any) -> Patch:
+        """Put `ours` on the attribute."""
+        self._ours = ours
+        setattr(self.owner, self.name, ours)
+        return self
+
+    def undo(self) -> None:
+        """Restore the attribute, as far as what others have put on top allows."""
+        self.live = False
+        owner = self.owner
+        if owner is None:
+            return
+        current = vars(owner).get(self.name, _MISSING)
+        if current is self._ours:
+            if self._original is _MISSING:
+                delattr(owner, self.name)
+            else:
+                setattr(owner, self.name, self._original)
+        elif current is not _MISSING and not self._splice(current):
+            _asleep[id(owner), self.name] = (self, current)
+
+    def _splice(self, outer: Any) -> bool:
+        while isinstance(outer, wrapt.BaseObjectProxy):
+            inner = outer.__wrapped__
+            if inner is self._ours:
+                outer.__wrapped__ = self._ours.__wrapped__
+                return True
+            outer = inner
+        return False
+
+
+def leftovers() -> list[str]:
+    """Return the attributes that still carry a sleeping wrapper of ours, such as ``dspy.Predict.__call__``."""
+    patches = [(patch.owner, name) for (_, name), (patch, _) in _asleep.items()]
+    return sorted(f"{getattr(owner, '__qualname__', owner)}.{name}" for owner, name in patches if owner is not None)

@@ -1,0 +1,1 @@
+"""The tests of dspy-trace, one file per behaviour."""

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import sys
 from collections.abc import Collection
 from threading import RLock
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 from opentelemetry.trace import TracerProvider
+from packaging.version import Version
 
 from dspy_trace.guard import shielded
-from dspy_trace.settings import resolve
+from dspy_trace.settings import Settings, resolve
 
-logger = logging.getLogger("dspy_trace")
+if TYPE_CHECKING:
+    from dspy_trace.patching import Patches
 
 SUPPORTED = ("dspy >= 2.6.24",)
 """What :meth:`DSPyInstrumentor.instrumentation_dependencies` asks for."""
-
-_lock = RLock()
-_hooked: set[str] = set()
 
 
 class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see the import
@@ -35,8 +33,6 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
 
         DSPyInstrumentor().instrument()
     """
-
-    _patches: Any = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """Return the requirement that an installed DSPy has to meet."""
@@ -65,50 +61,59 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
         super().instrument(**kwargs)
 
     def _instrument(self, **kwargs: Any) -> None:
-        from dspy_trace.observer import Observer, activate
-
         provider: TracerProvider | None = kwargs.pop("tracer_provider", None)
         if provider is not None and not callable(getattr(provider, "get_tracer", None)):
             raise TypeError(f"tracer_provider must be a TracerProvider, not {type(provider).__name__}")
-        for later in ("meter_provider", "logger_provider"):
-            kwargs.pop(later, None)
-        settings = resolve(**kwargs)
-        with _lock:
-            activate(Observer(settings, provider))
-            self._watch(settings.detail)
-
-    def _watch(self, detail: str) -> None:
-        from dspy_trace.patching import Patches
-        from dspy_trace.points.table import rows_for
-        from dspy_trace.wrappers import make
-
-        DSPyInstrumentor._patches = patches = Patches(rows_for(detail, _dspy_version()), make)
-        for name in patches.modules():
-            if name in _hooked:
-                module = sys.modules.get(name)
-                if module is not None:
-                    shielded("patching DSPy", patches.module_loaded, module)
-            else:
-                _hooked.add(name)
-                wrapt.register_post_import_hook(_module_loaded, name)
+        _asked_for.append((resolve(**kwargs), provider))
+        _when_imported("dspy")
 
     def _uninstrument(self, **kwargs: Any) -> None:
-        from dspy_trace.observer import activate
-
         with _lock:
-            activate(None)
-            patches, DSPyInstrumentor._patches = self._patches, None
-            if patches is not None:
-                patches.undo()
+            _asked_for.clear()
+            if _patches:
+                from dspy_trace.observer import activate
+
+                activate(None)
+                _patches.pop().undo()
 
 
-def _module_loaded(module: ModuleType) -> None:
+_lock = RLock()
+_hooked: set[str] = set()
+_asked_for: list[tuple[Settings, TracerProvider | None]] = []
+"""What the instrumentation in force was asked for; empty if there is none."""
+_patches: list[Patches] = []
+"""The patches in force; empty until the program imports dspy."""
+
+
+def _when_imported(name: str) -> None:
+    """Run :func:`_imported` with the module now, if the program has imported it, or else when it does."""
+    if name not in _hooked:
+        _hooked.add(name)
+        wrapt.register_post_import_hook(_imported, name)
+    elif name in sys.modules:
+        _imported(sys.modules[name])
+
+
+def _imported(module: ModuleType) -> None:
     with _lock:
-        patches = DSPyInstrumentor._patches
-        if patches is not None:
-            shielded("patching DSPy", patches.module_loaded, module)
+        if _asked_for:
+            shielded("patching DSPy", _start if module.__name__ == "dspy" else _patches[0].module_loaded, module)
+
+
+def _start(dspy: ModuleType) -> None:
+    """Observe DSPy. Nothing that this needs is imported in a program that never imports dspy."""
+    from dspy_trace.observer import Observer, activate
+    from dspy_trace.patching import Patches
+    from dspy_trace.points.table import rows_for
+    from dspy_trace.wrappers import make
+
+    settings, provider = _asked_for[0]
+    activate(Observer(settings, provider))
+    _patches.append(Patches(rows_for(settings.detail, _dspy_version()), make))
+    for name in _patches[0].modules():
+        _when_imported(name)
 
 
 def _dspy_version() -> tuple[int, int]:
-    major, minor = importlib.metadata.version("dspy").split(".")[:2]
-    return int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)
+    version = Version(importlib.metadata.version("dspy"))
+    return version.major, version.minor

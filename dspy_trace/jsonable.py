@@ -22,9 +22,7 @@ from typing import Any
 import orjson
 
 from dspy_trace.guard import ask
-
-LIMIT = 65_536
-"""Longest JSON text of one captured value, in characters."""
+from dspy_trace.settings import LIMIT
 
 MAX_DEPTH = 24
 MAX_NODES = 20_000

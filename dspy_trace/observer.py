@@ -8,9 +8,9 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracer, NoOpTracerProvider, ProxyTracerProvider, Tracer, TracerProvider
 
-from dspy_trace import facts, jsonable
+from dspy_trace import facts, jsonable, neighbours
 from dspy_trace._version import __version__
-from dspy_trace.guard import ask
+from dspy_trace.guard import ask, shielded
 from dspy_trace.settings import Settings
 from dspy_trace.vocab import Vocabulary
 from dspy_trace.vocab.genai import GenAI
@@ -44,6 +44,8 @@ class Observer:
         if provider is not self._provider:
             self._tracer = _tracer_of(provider)
             self._provider = provider
+            # Whoever else is set up with the application is there by its first call.
+            shielded("looking for neighbours", neighbours.warn_once)
         return self._tracer
 
     def wants(self, fact: facts.Fact) -> bool:

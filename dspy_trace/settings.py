@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from dspy_trace.jsonable import LIMIT
-
 CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """Content mode of OpenTelemetry's GenAI instrumentations. Example: ``SPAN_ONLY``."""
 
@@ -26,6 +24,9 @@ SPAN_VALUE_LIMIT = "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"
 
 VALUE_LIMIT = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"
 """Longest attribute value of all signals, in characters (OpenTelemetry SDK). Example: ``4096``."""
+
+LIMIT = 65_536
+"""Longest JSON text of one captured value, in characters."""
 
 Content = Literal["NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"]
 """Where prompts, completions, inputs, outputs and exception texts go."""

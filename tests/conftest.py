@@ -1,8 +1,26 @@
 """What every test shares."""
 
-import os
+from __future__ import annotations
 
-# DSPy asks the network for model prices when it first needs one, and waits for them. Its own list will do.
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from dspy_trace import guard
+from dspy_trace.instrumentor import DSPyInstrumentor
+
+# DSPy asks the network for model prices when it first needs one, and waits for the answer; its bundled list is enough.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
-pytest_plugins = ["tests.parts.collector", "tests.parts.lm"]
+pytest_plugins = ["tests.parts.collector", "tests.parts.lm", "tests.parts.scripted_lm"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the guard would swallow fails the test, and no test leaves DSPy instrumented."""
+    monkeypatch.setattr(guard, "strict", True)
+    yield
+    if DSPyInstrumentor().is_instrumented_by_opentelemetry:
+        DSPyInstrumentor().uninstrument()
+        pytest.fail("the test left DSPy instrumented")

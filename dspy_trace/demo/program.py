@@ -101,7 +101,14 @@ def lm_for(server: LMServer) -> dspy.LM:
     return dspy.LM(f"{PROVIDER}/{server.model}", **options)
 
 
-def build(lm: dspy.LM) -> HelpDesk:
+def scripted_lm() -> dspy.BaseLM:
+    """Make DSPy's scripted LM, for where there is no real one."""
+    from dspy.utils import DummyLM
+
+    return DummyLM([{"topic": "billing"}, {"reasoning": "It says so.", "answer": "It is refunded within three days."}])
+
+
+def build(lm: dspy.BaseLM) -> HelpDesk:
     """Make the program, with `lm` for all that it predicts. Changes no DSPy setting."""
     program = HelpDesk()
     program.set_lm(lm)

@@ -48,8 +48,6 @@ def _classes(tracer: Tracer, version: str) -> tuple[type, type, type, type]:
                         "gen_ai.response.finish_reasons": ["stop"] * len(outputs),
                         "dspy.lm.requests": 1,
                         "dspy.lm.retries": 0,
-                        "gen_ai.usage.input_tokens": 0,
-                        "gen_ai.usage.output_tokens": 0,
                         "gen_ai.output.messages": _json(
                             [
                                 {

@@ -6,8 +6,10 @@ context across a thread or task (asyncio, OpenTelemetry's threading instrumentat
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import Token
+from threading import get_ident
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
@@ -34,7 +36,10 @@ _SUPPRESSED: Final = _suppression_keys()
 
 def is_suppressed(context: Context) -> bool:
     """Return whether ``suppress_instrumentation()`` is in force."""
-    return any(context.get(key) for key in _SUPPRESSED)
+    for key in _SUPPRESSED:  # noqa: SIM110  # any() would make a generator for each call
+        if context.get(key):
+            return True
+    return False
 
 
 def within(context: Context, span: Span | None, call: object) -> Context:
@@ -49,7 +54,7 @@ def rootless(context: Context) -> Context:
     return Context({key: value for key, value in context.items() if key != SPAN})
 
 
-def leave(token: Token[Context], context: Context) -> None:
+def leave(token: Token[Context], context: Context | None) -> None:
     """Undo ``attach(context)``, unless the current context is another by now.
 
     It is another where the host attached one of its own and kept it, and where a stream is closed by another task than
@@ -57,11 +62,40 @@ def leave(token: Token[Context], context: Context) -> None:
     """
     if otel_context.get_current() is not context:
         return
-    # In another task, which has a copy of the same context, the token is not valid.
-    with suppress(ValueError):
+    try:  # noqa: SIM105  # a context manager would double the cost of leaving
         token.var.reset(token)
+    except ValueError:
+        # In another task, which has a copy of the same context, the token is not valid.
+        pass
 
 
 def attach(context: Context) -> Token[Any]:
     """Make `context` current."""
     return otel_context.attach(context)
+
+
+waiting: dict[int, tuple[int, Any, Context]] = {}
+"""By waiting thread: the worker thread that it waits for, the item that this works on, and the waiting one's context."""
+
+
+@contextmanager
+def waiting_for(worker: int, item: Any) -> Iterator[None]:
+    """Let `worker` find the current context while the block waits for what becomes of `item`."""
+    thread = get_ident()
+    waiting[thread] = (worker, item, otel_context.get_current())
+    try:
+        yield
+    finally:
+        waiting.pop(thread, None)
+
+
+def of_waiting(args: tuple[Any, ...]) -> Context | None:
+    """Return the context of a thread that waits for this one: whose item stands first in `args`, or the longest.
+
+    A worker serves many at once; what it does for all of them can only be beneath one.
+    """
+    worker = get_ident()
+    entries = [(item, context) for thread, item, context in list(waiting.values()) if thread == worker]
+    first = args[0] if args else None
+    first = first[0] if type(first) is list and first else first
+    return next((context for item, context in entries if item is first), entries[0][1] if entries else None)

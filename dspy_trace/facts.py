@@ -32,7 +32,12 @@ class Tally:
         self._lock = Lock()
 
     def add(self, call: LMCall | DecisionCall) -> None:
-        """Count one LM call; on a cache hit neither tokens nor cost, since nothing was paid for."""
+        """Count one LM call; on a cache hit neither tokens nor cost, since nothing was paid for.
+
+        One that only relays another, as a router's does, reports the other's usage again and is not counted.
+        """
+        if isinstance(call, LMCall) and call.relays:
+            return
         tally: Tally | None = self
         while tally is not None:
             with tally._lock:
@@ -90,6 +95,7 @@ class LMCall(Fact):
     port: int | None = None
     lm: Any = None
     within: ModuleCall | None = None
+    relays: bool = False
     engine: str | None = None
     cache_hit: bool | None = None
     requests: int = 0

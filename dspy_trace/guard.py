@@ -7,6 +7,7 @@ the first of each kind is logged with its traceback. ``KeyboardInterrupt``, ``Ca
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
@@ -46,6 +47,17 @@ def ask(function: Callable[..., Any], *args: Any, default: Any = None) -> Any:
         return function(*args)
     except Exception:
         return default
+
+
+def unseen(error: BaseException) -> None:
+    """Take the caller's frame out of the traceback of `error`, which passes through it; to be followed by ``raise``.
+
+    DSPy shows LMs the traceback of a tool that failed: one frame more is another request, and a cached reply lost.
+    Python 3.10 puts the frame back.
+    """
+    trace = error.__traceback__
+    if trace is not None and trace.tb_frame is sys._getframe(1):
+        error.__traceback__ = trace.tb_next
 
 
 def report(step: str, error: BaseException) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 from collections.abc import Collection
+from dataclasses import dataclass
 from threading import RLock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from dspy_trace.guard import shielded
 from dspy_trace.settings import Settings, resolve
 
 if TYPE_CHECKING:
+    from dspy_trace.export.outlet import Outlet
     from dspy_trace.patching import Patches
 
 SUPPORTED = ("dspy >= 2.6.24",)
@@ -64,7 +66,8 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
         provider: TracerProvider | None = kwargs.pop("tracer_provider", None)
         if provider is not None and not callable(getattr(provider, "get_tracer", None)):
             raise TypeError(f"tracer_provider must be a TracerProvider, not {type(provider).__name__}")
-        _asked_for.append((resolve(**kwargs), provider))
+        outlet: Outlet | None = kwargs.pop("_outlet", None)
+        _asked_for.append(_Request(resolve(**kwargs), provider, outlet))
         _when_imported("dspy")
 
     def _uninstrument(self, **kwargs: Any) -> None:
@@ -77,9 +80,18 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
                 _patches.pop().undo()
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What an instrumentation was asked for; `outlet` takes its traces to MLflow."""
+
+    settings: Settings
+    provider: TracerProvider | None
+    outlet: Outlet | None
+
+
 _lock = RLock()
 _hooked: set[str] = set()
-_asked_for: list[tuple[Settings, TracerProvider | None]] = []
+_asked_for: list[_Request] = []
 """What the instrumentation in force was asked for; empty if there is none."""
 _patches: list[Patches] = []
 """The patches in force; empty until the program imports dspy."""
@@ -107,11 +119,25 @@ def _start(dspy: ModuleType) -> None:
     from dspy_trace.points.table import rows_for
     from dspy_trace.wrappers import make
 
-    settings, provider = _asked_for[0]
-    activate(Observer(settings, provider))
-    _patches.append(Patches(rows_for(settings.detail, _dspy_version()), make))
+    request = _asked_for[0]
+    observer = Observer(request.settings, request.provider)
+    outlet = request.outlet or _zero_code_outlet()
+    if outlet is not None:
+        observer.beside, observer.joined = outlet.beside(request.settings), outlet.join
+    activate(observer)
+    _patches.append(Patches(rows_for(request.settings.detail, _dspy_version()), make))
     for name in _patches[0].modules():
         _when_imported(name)
+
+
+def _zero_code_outlet() -> Outlet | None:
+    """Return the way into MLflow that ``OTEL_TRACES_EXPORTER=mlflow`` has made, if it has."""
+    exporter = sys.modules.get("dspy_trace.export.exporter")
+    if exporter is None:
+        return None
+    exporter.MlflowSpanExporter.adopted = True
+    made: Outlet = exporter.outlet()
+    return made
 
 
 def _dspy_version() -> tuple[int, int]:

@@ -10,25 +10,26 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
-import hashlib
 import math
 import pathlib
+import types
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
+from operator import getitem
 from typing import Any
 
 import orjson
 
 from dspy_trace.guard import ask
+from dspy_trace.media import BASE64, data_url_digest, digest, without_data, without_media
 from dspy_trace.settings import LIMIT
 
 MAX_DEPTH = 24
 MAX_NODES = 20_000
+_UNSET = object()
 
 _STRINGLIKE = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
-_OPTIONS = orjson.OPT_NON_STR_KEYS
 
 
 def dumps(value: Any, limit: int = LIMIT, redact: Callable[[Any], Any] | None = None) -> str:
@@ -36,62 +37,84 @@ def dumps(value: Any, limit: int = LIMIT, redact: Callable[[Any], Any] | None = 
 
     A `redact` that raises costs the value: better nothing than what was meant to be hidden.
     """
-    if redact is None and _room_left(value, limit) > 0:
-        text = _encode(value)
+    if redact is not None:
+        value = ask(redact, _Walk(limit).plain(value, MAX_DEPTH), default="[redact failed]")
+    else:
+        quick = _quick(value, limit)
+        if quick is not None and len(quick) <= limit:
+            return quick
+    budget, tries = limit, 0
+    while budget > 0:
+        text = _encode(_Walk(budget).plain(value, MAX_DEPTH))
         if len(text) <= limit:
             return text
-    budget = limit
-    for _ in range(4):
-        plain = _Walk(budget).plain(value, MAX_DEPTH)
-        if redact is not None:
-            plain = _Walk(budget).plain(ask(redact, plain, default="[redact failed]"), MAX_DEPTH)
-        text = _encode(plain)
-        if len(text) <= limit:
-            return text
-        # Escapes made it longer than the walk could know.
-        budget = max(budget * limit // len(text) - 64, 0)
+        # Escapes and punctuation made it longer than the walk could know.
+        tries += 1
+        budget = budget * limit // len(text) * 15 // 16 if tries < 4 else budget // 2
     return '"[cut]"' if limit >= len('"[cut]"') else "0"
 
 
-def cut(text: str, limit: int = LIMIT) -> str:
-    """Return `text` in at most `limit` characters, saying how many are missing."""
+def cut(text: str, limit: int = LIMIT, size: int | None = None) -> str:
+    """Return `text` in at most `limit` characters, saying how many there are; `size` if it is not all of them."""
     if len(text) <= limit:
         return text
-    note = f"… [cut: {len(text)} characters in all]"
+    note = f"… [cut: {size or len(text)} characters in all]"
     return text[: max(limit - len(note), 0)] + note if limit > len(note) else text[:limit]
 
 
-def digest(data: bytes | bytearray | memoryview, media_type: str = "application/octet-stream") -> dict[str, Any]:
-    """Return what is told of binary content: its type, size in bytes and SHA-256."""
-    return {"media_type": media_type, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+def cut_text(text: str, limit: int = LIMIT) -> str:
+    """Return text that is no JSON, such as an exception's, in at most `limit` characters that UTF-8 can hold."""
+    start = str.__getitem__(text, slice(limit + 1))
+    if BASE64 in start:
+        start = text = without_data(str.__str__(text))
+    return cut(start.encode("utf-8", "replace").decode(), limit, str.__len__(text))
 
 
-def _room_left(value: Any, room: int) -> int:
-    """Return what is left of `room` after flat dicts of strings, or a list of them; anything else gives -1.
+def _quick(value: Any, limit: int) -> str | None:
+    """Return the JSON of a value that needs no walk."""
+    try:
+        return orjson.dumps(value).decode() if _is_small(value, limit) else None
+    except (orjson.JSONEncodeError, RuntimeError):
+        # A lone surrogate, or another thread is changing the value: the walk copes with both.
+        return None
 
-    Nearly all messages, inputs and outputs are of this shape, and need no walk.
+
+def _is_small(value: Any, room: int) -> bool:
+    """Return whether `value` is made of dicts, lists and strings alone and surely fits into `room` characters.
+
+    Nearly all messages, inputs and outputs do, and need no walk.
     """
-    kind = type(value)
-    if kind is dict:
-        for key, item in value.items():
-            if type(item) is not str or type(key) is not str or item.startswith("data:"):
-                return -1
-            room -= len(item) + len(key)
-        return room
-    if kind is list and len(value) <= 256:
-        for item in value:
-            room = _room_left(item, room) if type(item) is dict else -1
-            if room <= 0:
-                return -1
-        return room
-    return -1
+    left = [value]
+    while left:
+        item = left.pop()
+        kind = type(item)
+        room -= 4
+        if kind is str:
+            room -= len(item)
+            if room <= 0 or BASE64 in item:
+                return False
+        elif kind is dict:
+            if len(item) > room:
+                return False
+            for key in item:
+                if type(key) is not str or key == "data":
+                    return False
+                room -= len(key)
+            left.extend(item.values())
+        elif kind is list:
+            left.extend(item[: room + 1])
+        else:
+            return False
+        if room <= 0:
+            return False
+    return True
 
 
 def _encode(plain: Any) -> str:
     try:
-        return orjson.dumps(plain, option=_OPTIONS).decode()
+        return orjson.dumps(plain).decode()
     except orjson.JSONEncodeError:
-        return orjson.dumps(_mended(plain), option=_OPTIONS).decode()
+        return orjson.dumps(_mended(plain)).decode()
 
 
 def _mended(plain: Any) -> Any:
@@ -130,77 +153,108 @@ class _Walk:
         if depth <= 0:
             return "[cut: too deep]"
         if kind is dict:
-            return self.entries(value.items(), len(value), depth)
+            return self.entries(without_media(value).items(), len(value), depth)
         if kind is list or kind is tuple:
             return self.items(value, len(value), depth)
         return ask(self.other, value, depth, default=f"<{kind.__name__}>")
 
-    def string(self, value: str) -> Any:
-        if value.startswith("data:") and ";base64," in value[:256]:
-            return _data_url(value)
-        left = max(self.left, 0)
-        self.left -= len(value) + 2
-        return value if len(value) <= left else cut(value, max(left, 48))
+    def string(self, value: str, size: int | None = None) -> Any:
+        """Return a text, cut to what is left; `size` is its length where `value` is only its beginning."""
+        left = max(self.left, 48)
+        if value.find(BASE64, 0, left) >= 0:
+            told = data_url_digest(value)
+            if told is not None:
+                self.left -= 160
+                return told
+            value = without_data(value)
+        if len(value) <= left:
+            self.left -= len(value) + 2
+            return value
+        self.left = 0
+        return cut(value, left, size)
+
+    def beginning(self, value: str, before: str = "") -> Any:
+        """Return a text behind `before` without a copy of all of it, unless there is a data URL to tell of."""
+        start = str.__getitem__(value, slice(max(self.left, 48) + 1))
+        text = before + (str.__str__(value) if BASE64 in start else start)
+        return self.string(text, len(before) + str.__len__(value))
 
     def entries(self, pairs: Iterable[tuple[Any, Any]], size: int | None, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for count, (key, value) in enumerate(islice(pairs, MAX_NODES)):
-            if self.left <= 0 or self.nodes <= 0:
-                result["[cut]"] = f"{size - count} more entries" if size is not None else "more entries"
-                break
-            name = key if type(key) is str else _key(key)
-            self.left -= len(name)
-            result[name if len(name) <= 256 else cut(name, 256)] = self.plain(value, depth - 1)
+        count = 0
+        try:
+            for key, value in pairs:
+                if self.left <= 0 or self.nodes <= 0:
+                    result["[cut]"] = f"{size - count} more entries" if size is not None else "more entries"
+                    break
+                count += 1
+                name = key if type(key) is str else self.key(key)
+                self.left -= len(name)
+                name = name if len(name) <= 256 else cut(name, 256)
+                result[name if name not in result else f"{name} [{count}]"] = self.plain(value, depth - 1)
+        except RuntimeError:
+            result["[cut]"] = "changed while it was read"
         return result
+
+    def key(self, key: Any) -> str:
+        """Return a key as text: of anything but text, what its JSON would be."""
+        plain = self.plain(key, 2)
+        return plain if isinstance(plain, str) else _encode(plain)
 
     def items(self, values: Iterable[Any], size: int, depth: int) -> list[Any]:
         result: list[Any] = []
-        for count, value in enumerate(islice(values, MAX_NODES)):
+        for value in values:
             if self.left <= 0 or self.nodes <= 0:
-                result.append(f"[cut: {size - count} more items]")
+                result.append(f"[cut: {size - len(result)} more items]")
                 break
             result.append(self.plain(value, depth - 1))
         return result
 
     def other(self, value: Any, depth: int) -> Any:
-        """Return the plain form of anything but the common types; may raise."""
+        """Return the plain form of anything but the common types; may raise.
+
+        Decided by the type alone: ``isinstance`` would ask a property of the value's.
+        """
         kind = type(value)
-        if isinstance(value, enum.Enum):
-            return self.plain(value._value_, depth - 1)
-        if isinstance(value, str):
-            return self.string(str.__str__(value))
-        if isinstance(value, int):
+        if issubclass(kind, enum.Enum):
+            return self.plain(object.__getattribute__(value, "_value_"), depth - 1)
+        if issubclass(kind, str):
+            return self.beginning(value)
+        if issubclass(kind, int):
             return self.plain(int.__int__(value), depth)
-        if isinstance(value, float):
+        if issubclass(kind, float):
             return self.plain(float.__float__(value), depth)
-        if isinstance(value, bytes | bytearray | memoryview):
+        if issubclass(kind, bytes | bytearray | memoryview):
+            self.left -= 160
             return digest(value)
-        if isinstance(value, dict):
+        if issubclass(kind, dict):
             return self.entries(dict.items(value), dict.__len__(value), depth)
-        if kind in _STRINGLIKE or isinstance(value, pathlib.PurePath):
+        if kind in _STRINGLIKE or issubclass(kind, pathlib.PurePath):
             return self.string(str(value))
         return self.collection(value, kind, depth)
 
     def collection(self, value: Any, kind: type, depth: int) -> Any:
-        if isinstance(value, tuple) and isinstance(names := getattr(kind, "_fields", None), tuple):
+        if issubclass(kind, tuple) and isinstance(names := getattr(kind, "_fields", None), tuple):
             return self.entries(zip(names, tuple.__iter__(value), strict=False), len(names), depth)
         builtins: tuple[Any, ...] = (list, tuple, set, frozenset, deque)
         for builtin in builtins:
-            if isinstance(value, builtin):
+            if issubclass(kind, builtin):
                 return self.items(builtin.__iter__(value), builtin.__len__(value), depth)
         if kind.__module__.partition(".")[0] == "numpy":
             return self.array(value, depth)
         fields = _fields(value, kind)
         if fields is not None:
-            return self.entries(fields.items(), len(fields), depth)
-        if isinstance(value, Mapping):
-            return self.entries(((key, ask(value.get, key)) for key in value), None, depth)
-        return _label(value, kind)
+            return self.entries(without_media(fields).items(), len(fields), depth)
+        if issubclass(kind, Mapping):
+            return self.entries(((key, ask(getitem, value, key, default="[unreadable]")) for key in value), None, depth)
+        if issubclass(kind, BaseException):
+            return self.beginning(ask(str, value, default=""), f"{kind.__qualname__}: ")
+        return self.string(_label(value, kind))
 
     def array(self, value: Any, depth: int) -> Any:
         if not getattr(value, "shape", ()):
             return self.plain(value.item(), depth - 1)
-        return f"<numpy.ndarray shape={tuple(value.shape)} dtype={value.dtype}>"
+        return self.string(f"<numpy.ndarray shape={tuple(value.shape)} dtype={value.dtype}>")
 
 
 def _fields(value: Any, kind: type) -> dict[str, Any] | None:
@@ -209,44 +263,32 @@ def _fields(value: Any, kind: type) -> dict[str, Any] | None:
     if isinstance(store := state.get("_store"), dict):
         return store
     if "__pydantic_fields__" in vars(kind):
-        return state
+        extra = ask(object.__getattribute__, value, "__pydantic_extra__")
+        return {**state, **extra} if extra else state
     declared = getattr(kind, "__dataclass_fields__", None) or [
         attribute.name for attribute in getattr(kind, "__attrs_attrs__", ())
     ]
     if not declared:
         return None
-    return {name: state.get(name) if name in state else ask(object.__getattribute__, value, name) for name in declared}
+    found = {name: state[name] if name in state else _slot(value, kind, name) for name in declared}
+    return {name: item for name, item in found.items() if item is not _UNSET}
+
+
+def _slot(value: Any, kind: type, name: str) -> Any:
+    """Return what a slot holds, if it holds something; a property is not asked: it would run."""
+    slot = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+    return ask(slot.__get__, value, kind, default=_UNSET) if type(slot) is types.MemberDescriptorType else _UNSET
 
 
 def _label(value: Any, kind: type) -> str:
-    if isinstance(value, type):
-        return f"<class {value.__module__}.{value.__qualname__}>"
-    if isinstance(value, BaseException):
-        return f"{kind.__qualname__}: {ask(str, value, default='')}"
-    name = getattr(value, "__qualname__", None) if callable(value) else None
+    if issubclass(kind, type):
+        module, name = (type.__getattribute__(value, part) for part in ("__module__", "__qualname__"))
+        return f"<class {module}.{name}>"
+    name = ask(object.__getattribute__, value, "__qualname__") if callable(value) else None
     return f"<{kind.__name__} {name}>" if isinstance(name, str) else f"<{kind.__module__}.{kind.__qualname__}>"
 
 
-def _key(key: Any) -> str:
-    if isinstance(key, str):
-        return str.__str__(key)
-    if key is None or isinstance(key, bool | float):
-        return str(key)
-    if isinstance(key, int):
-        return _digits(int(key))
-    return _label(key, type(key))
-
-
 def _digits(value: int) -> str:
-    # Python refuses to print integers of over 4,300 digits.
-    text: str = ask(str, value, default=f"<int of {value.bit_length()} bits>")
-    return text
-
-
-def _data_url(value: str) -> Any:
-    head, _, body = value.partition(",")
-    return {
-        "media_type": head[5:].partition(";")[0] or "text/plain",
-        "size": len(body) * 3 // 4,
-        "sha256": hashlib.sha256(body.encode("ascii", "replace")).hexdigest(),
-    }
+    # Python refuses to print integers of over 4,300 digits, or takes forever.
+    bits = value.bit_length()
+    return str(value) if bits < 14_000 else f"<int of {bits} bits>"

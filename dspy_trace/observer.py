@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import NoOpTracer, NoOpTracerProvider, ProxyTracerProvider, Tracer, TracerProvider
+from opentelemetry.trace import NoOpTracer, NoOpTracerProvider, ProxyTracerProvider, SpanContext, Tracer, TracerProvider
 
 from dspy_trace import facts, jsonable, neighbours
 from dspy_trace._version import __version__
 from dspy_trace.guard import ask, shielded
-from dspy_trace.settings import Settings
+from dspy_trace.settings import LIMIT, Settings
 from dspy_trace.vocab import Vocabulary
 from dspy_trace.vocab.genai import GenAI
 from dspy_trace.vocab.spelling import Spelling
 
 SCOPE = "dspy_trace"
 """Name of our instrumentation scope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is told of our spans beside them, to one receiver and to no other exporter.
+
+    Attributes:
+        spellings: how it is spelled.
+        capture: gives captured values as JSON text; ``None`` where content is not wanted.
+        keep: takes what is told of a span, on its thread, right before it ends.
+    """
+
+    spellings: Mapping[type[facts.Fact], Spelling]
+    capture: Callable[[Any], str] | None
+    keep: Callable[[SpanContext, Mapping[str, Any]], None]
 
 
 class Observer:
@@ -30,7 +47,11 @@ class Observer:
             kind: [vocabulary.spellings[kind] for vocabulary in self.vocabularies]
             for kind in self.vocabularies[0].spellings
         }
-        self.span_capture: Callable[[Any], str] | None = self.capture if settings.content_on_spans else None
+        self.span_capture: Callable[[Any], str] | None = None
+        self._bound(settings.value_limit)
+        self.beside: Beside | None = None
+        self.joined: Callable[[TracerProvider], None] | None = None
+        """Called with each provider that traces are about to be recorded by."""
         self._given = tracer_provider
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
@@ -40,9 +61,13 @@ class Observer:
 
         The application may set its provider at any time, so it is looked up when a root starts.
         """
-        provider = self._given or trace.get_tracer_provider()
+        given = self._given
+        provider = given if given is not None else shielded("finding the tracer provider", trace.get_tracer_provider)
         if provider is not self._provider:
-            self._tracer = _tracer_of(provider)
+            if self.joined is not None and provider is not None:
+                shielded("joining a provider", self.joined, provider)
+            self._tracer = shielded("getting a tracer", _tracer_of, provider)
+            self._bound(min(self.settings.value_limit, _length_limit(provider)))
             self._provider = provider
             # Whoever else is set up with the application is there by its first call.
             shielded("looking for neighbours", neighbours.warn_once)
@@ -60,22 +85,33 @@ class Observer:
             return not self.settings.traces_from_eval
         return kind is facts.Compilation and not self.settings.traces_from_compile
 
-    def capture(self, value: Any) -> str:
-        """Return a captured value as bounded JSON."""
-        settings = self.settings
-        text: str = ask(jsonable.dumps, value, settings.value_limit, settings.redact, default='"[unreadable]"')
-        return text
-
     def text(self, value: str) -> str:
         """Return captured text, such as an exception's, redacted and within bounds."""
         if self.settings.redact is not None:
             redacted = ask(self.settings.redact, value, default="[redact failed]")
             value = redacted if isinstance(redacted, str) else "[redacted]"
-        return jsonable.cut(value.encode("utf-8", "replace").decode(), self.settings.value_limit)
+        return jsonable.cut_text(value, self._limit)
+
+    def _bound(self, limit: int) -> None:
+        self._limit = limit
+        if self.settings.content_on_spans:
+            self.span_capture = capture_of(self.settings, limit)
 
 
-def _tracer_of(provider: TracerProvider) -> Tracer | None:
-    if isinstance(provider, ProxyTracerProvider | NoOpTracerProvider):
+def capture_of(settings: Settings, limit: int = LIMIT) -> Callable[[Any], str]:
+    """Return what gives captured values as bounded, redacted JSON text."""
+    return partial(jsonable.dumps, limit=limit, redact=settings.redact)
+
+
+def _length_limit(provider: TracerProvider | None) -> int:
+    """Return the SDK's limit, as long as it keeps it where it does: it would cut JSON anywhere."""
+    limits = ask(getattr, provider, "_span_limits")
+    limit = ask(getattr, limits, "max_span_attribute_length")
+    return limit if isinstance(limit, int) else LIMIT
+
+
+def _tracer_of(provider: TracerProvider | None) -> Tracer | None:
+    if provider is None or isinstance(provider, ProxyTracerProvider | NoOpTracerProvider):
         return None
     tracer = provider.get_tracer(SCOPE, __version__)
     return None if isinstance(tracer, NoOpTracer) else tracer

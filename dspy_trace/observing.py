@@ -11,22 +11,25 @@ costs the span, never the call.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from contextvars import Token
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from opentelemetry.context import Context, get_current
+from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, Link, Span, Status, StatusCode, Tracer
 
 from dspy_trace import context as place
-from dspy_trace import facts
-from dspy_trace.guard import ask, shielded
+from dspy_trace import facts, failures
+from dspy_trace.guard import shielded
 from dspy_trace.observer import Observer, active
 from dspy_trace.points import Args, Kwargs, Reader
 from dspy_trace.streams import STREAMS, drive
 from dspy_trace.vocab import Attributes, keys
+from dspy_trace.vocab.spelling import Spelling
+
+if TYPE_CHECKING:
+    from dspy_trace.wrappers import Door
 
 T = TypeVar("T")
 
@@ -35,6 +38,10 @@ _ROOTS_BENEATH: Final = frozenset({facts.Evaluation, facts.Compilation})
 
 _UNITS: Final = frozenset({facts.ExampleRun, facts.Evaluation, facts.Compilation})
 """Units of work that have sums of their own, besides the outermost modules."""
+
+
+_COUNTED: Final = frozenset({facts.LMCall, facts.DecisionCall})
+"""What adds to the sums, whether its span is recorded or not."""
 
 
 class Unobserved:
@@ -53,26 +60,41 @@ class Unobserved:
 UNOBSERVED: Final = Unobserved()
 
 
-def observe(reader: Reader, instance: Any, args: Args, kwargs: Kwargs) -> Call | Unobserved:
+def observe(reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None = None) -> Call | Unobserved:
     """Begin to observe a call, if it is to be observed."""
-    call = shielded("beginning a call", _begin, reader, instance, args, kwargs)
+    context = get_current()
+    if place.CALL not in context:
+        # Nothing more than this where no SDK is set up.
+        observer = active()
+        if observer is None or observer.tracer() is None:
+            return UNOBSERVED
+    call = shielded("beginning a call", _begin, context, reader, instance, args, kwargs, door)
     return call if call is not None else UNOBSERVED
 
 
-def _begin(reader: Reader, instance: Any, args: Args, kwargs: Kwargs) -> Call | None:
-    context = get_current()
+def _begin(
+    context: Context, reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None
+) -> Call | None:
     above: Call | None = context.get(place.CALL)  # type: ignore[assignment]  # only we write this key
+    if place.waiting and (above is None or not above._open):
+        context = place.of_waiting(args) or context
+        above = context.get(place.CALL)  # type: ignore[assignment]  # as above
     observer = active() if above is None else above.observer
     if observer is None:
         return None
     tracer = observer.tracer() if above is None else above.tracer
     if tracer is None or place.is_suppressed(context):
         return None
+    if door is not None and above is not None and above._instance is instance and door.is_behind(above.door):
+        return None
     module = above.module if above is not None else None
     fact = reader.begin(instance, args, kwargs, module.fact if module is not None else None)
     if fact is None or not observer.wants(fact):
         return None
+    if type(fact) is facts.LMCall and above is not None and type(above.fact) is facts.LMCall:
+        above.fact.relays = True
     call = Call(observer, tracer, reader, instance, fact, above)
+    call.door = door
     call.start(context)
     return call
 
@@ -82,18 +104,21 @@ class Call:
 
     __slots__ = (
         "_attributes",
+        "_beside",
         "_context",
         "_deferred",
         "_failed_beneath",
         "_instance",
+        "_module",
         "_muted",
         "_open",
         "_reader",
         "_result",
+        "_stepping",
         "_token",
         "above",
+        "door",
         "fact",
-        "module",
         "observer",
         "span",
         "tally",
@@ -107,53 +132,60 @@ class Call:
         self.tracer = tracer
         self.fact = fact
         self.above = above
+        self.door: Door | None = None
         self.span: Span = INVALID_SPAN
         self.tally: facts.Tally | None = above.tally if above is not None else None
         kind = type(fact)
-        if kind is facts.ModuleCall:
-            self.module: Call | None = self
-        else:
-            self.module = None if kind in _UNITS or above is None else above.module
+        # Not itself for a module's: a reference cycle would leave every call to the garbage collector.
+        self._module: Call | None = None if kind in _UNITS or above is None else above.module
         if kind in _UNITS or (kind is facts.ModuleCall and fact.outermost):
             self.tally = fact.tally = facts.Tally(self.tally)
         self._muted: bool = (above is not None and above._muted) or observer.mutes(kind)
         self._reader = reader
         self._instance = instance
         self._attributes: Attributes | None = None
+        self._beside: dict[str, Any] | None = None
         self._result: Any = None
+        self._context: Context | None = None
         self._deferred = False
+        self._stepping = False
         self._open = True
         self._failed_beneath: BaseException | None = None
+
+    @property
+    def module(self) -> Call | None:
+        """The nearest module call at or around this call."""
+        return self if type(self.fact) is facts.ModuleCall else self._module
 
     def start(self, context: Context) -> None:
         """Start the span and make it current."""
         if self._muted:
             self._context = place.within(context, None, self)
         else:
-            base, links = self._where(context)
-            spellings = self.observer.spellings[type(self.fact)]
+            fact, above = self.fact, self.above
+            spellings = self.observer.spellings[type(fact)]
             first = spellings[0]
-            self.span = self.tracer.start_span(
-                first.name(self.fact), base, first.kind_of(self.fact), first.at_start(self.fact), links
+            base, links = context, None
+            if above is not None and type(above.fact) in _ROOTS_BENEATH and self._is_root_beneath(above, context):
+                base, links = place.rootless(context), (Link(above.span.get_span_context()),)
+            self.span = span = self.tracer.start_span(
+                first.name(fact), base, first.kind_of(fact), first.at_start(fact), links
             )
-            self._context = place.within(base, self.span, self)
-            if self.span.is_recording():
+            self._context = place.within(base, span, self)
+            if span.is_recording():
                 self._attributes = {}
-                capture = self.observer.span_capture
-                for spelling in spellings:
-                    self._attributes.update(shielded("describing a call", spelling.at_call, self.fact, capture) or {})
-        self._token: Token[Any] = place.attach(self._context)
+                shielded("describing a call", self._describe, spellings, self._attributes)
+        self._token: Token[Any] = attach(self._context)
 
-    def _where(self, context: Context) -> tuple[Context, Sequence[Link]]:
-        above = self.above
-        if (
-            above is None
-            or type(above.fact) not in _ROOTS_BENEATH
-            or type(self.fact) not in (facts.ModuleCall, facts.ExampleRun)
-            or context.get(place.SPAN) is not above.span
-        ):
-            return context, ()
-        return place.rootless(context), (Link(above.span.get_span_context()),)
+    def _is_root_beneath(self, above: Call, context: Context) -> bool:
+        return type(self.fact) in (facts.ModuleCall, facts.ExampleRun) and context.get(place.SPAN) is above.span
+
+    def _describe(self, spellings: Sequence[Spelling], attributes: Attributes) -> None:
+        fact, observer = self.fact, self.observer
+        for spelling in spellings:
+            attributes.update(spelling.at_call(fact, observer.span_capture))
+        if observer.beside is not None:
+            self._beside = observer.beside.spellings[type(fact)].at_call(fact, observer.beside.capture)
 
     def __enter__(self) -> Call:
         return self
@@ -161,9 +193,12 @@ class Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        place.leave(self._token, self._context)
+        if self._context is not None:
+            place.leave(self._token, self._context)
         if not self._deferred:
             self.finish(error)
+            # The context holds the call: another cycle.
+            del self._context, self._token
 
     def returned(self, result: T) -> T:
         """Take note of what the host's function returned; a stream ends the call when it ends itself."""
@@ -175,11 +210,29 @@ class Call:
 
     def enter(self) -> Token[Any]:
         """Make the span current again, for one step of a stream."""
-        return place.attach(self._context)
+        self._stepping = True
+        return attach(self._context if self._context is not None else get_current())
 
     def leave(self, token: Token[Any]) -> None:
         """End a step of a stream."""
-        place.leave(token, self._context)
+        self._stepping = False
+        place.leave(token, self._context if self._context is not None else get_current())
+        self._release()
+
+    def _forget(self) -> None:
+        """Let go of errors: their tracebacks hold this call, so that all they hold would wait for the collector."""
+        self._failed_beneath = None
+        if type(self.fact) is facts.ModuleCall:
+            self.fact.trouble = None
+        elif type(self.fact) is facts.LMCall:
+            self.fact.failed_attempt = None
+        if self._deferred:
+            self._release()
+
+    def _release(self) -> None:
+        """Let go of the context of a stream that is over."""
+        if not self._open and not self._stepping:
+            self._context = None
 
     def finish(self, error: BaseException | None = None, result: Any = None) -> None:
         """End the span, once."""
@@ -187,12 +240,11 @@ class Call:
             self._open = False
             if self._deferred:
                 self._result = result
-            shielded("reading a result", self._reader.end, self.fact, self._instance, self._result, error)
-            shielded("counting a call", self._count)
             if self._attributes is not None:
-                shielded("describing a result", self._describe, self._attributes, error)
-            if not self._muted:
-                shielded("ending a span", self.span.end)
+                shielded("ending a call", self._end, self._attributes, error)
+            elif type(self.fact) in _COUNTED:
+                shielded("counting a call", self._count, error)
+            self._forget()
 
     def happened(self, event: facts.Fact) -> None:
         """Record something that happened during this call."""
@@ -203,35 +255,46 @@ class Call:
         if self._attributes is not None:
             self.span.add_event(*self.observer.vocabularies[0].event(event))
 
-    def _count(self) -> None:
-        fact = self.fact
-        if self.tally is not None and isinstance(fact, facts.LMCall | facts.DecisionCall):
-            self.tally.add(fact)
-        if isinstance(fact, facts.ExampleRun) and fact.score is not None:
-            self._event(facts.Scored(fact.metric or "metric", fact.score))
+    def _count(self, error: BaseException | None) -> None:
+        self._reader.end(self.fact, self._instance, self._result, error)
+        if self.tally is not None:
+            self.tally.add(self.fact)
 
-    def _describe(self, attributes: Attributes, error: BaseException | None) -> None:
-        for spelling in self.observer.spellings[type(self.fact)]:
-            attributes.update(
-                shielded("describing a result", spelling.at_end, self.fact, self.observer.span_capture) or {}
-            )
-        if error is not None:
-            self._fail(attributes, error)
-        self.span.set_attributes(attributes)
+    def _end(self, attributes: Attributes, error: BaseException | None) -> None:
+        fact, span = self.fact, self.span
+        kind = type(fact)
+        try:
+            if kind in _COUNTED:
+                self._count(error)
+            else:
+                self._reader.end(fact, self._instance, self._result, error)
+            if kind is facts.ExampleRun and fact.score is not None:
+                self._event(facts.Scored(fact.metric or "metric", fact.score))
+            observer = self.observer
+            for spelling in observer.spellings[kind]:
+                attributes.update(spelling.at_end(fact, observer.span_capture))
+            if self._beside is not None and observer.beside is not None:
+                self._beside.update(observer.beside.spellings[kind].at_end(fact, observer.beside.capture))
+        finally:
+            # Whatever fails above, the host's error is told and the span is ended.
+            try:
+                if error is not None:
+                    self._fail(attributes, error)
+                span.set_attributes(attributes)
+                if self._beside is not None and self.observer.beside is not None:
+                    self.observer.beside.keep(span.get_span_context(), self._beside)
+            finally:
+                span.end()
 
     def _fail(self, attributes: Attributes, error: BaseException) -> None:
-        kind = type(error)
-        attributes[keys.ERROR_TYPE] = kind.__qualname__
-        event: Attributes = {keys.EXCEPTION_TYPE: f"{kind.__module__}.{kind.__qualname__}"}
-        description = kind.__qualname__
-        if self.observer.span_capture is not None:
-            message = self.observer.text(ask(str, error, default=""))
-            event[keys.EXCEPTION_MESSAGE] = message
-            description = f"{description}: {message}"
-            if self._failed_beneath is not error:
-                stack = ask(traceback.format_exception, error, default=[])
-                event[keys.EXCEPTION_STACKTRACE] = self.observer.text("".join(stack))
-        if self.above is not None:
-            self.above._failed_beneath = error
+        first = self._failed_beneath is not error
+        attributes[keys.ERROR_TYPE] = type(error).__qualname__
+        observer = self.observer
+        event, description = failures.told(error, observer.text if observer.span_capture else None, with_stack=first)
         self.span.add_event(keys.EVENT_EXCEPTION, event)
         self.span.set_status(Status(StatusCode.ERROR, description))
+        if self._beside is not None and observer.beside is not None and observer.beside.capture is not None:
+            told, _ = failures.told(error, observer.text, with_stack=first)
+            self._beside.update(told)
+        if self.above is not None:
+            self.above._failed_beneath = error

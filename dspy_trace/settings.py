@@ -19,6 +19,22 @@ DETAIL = "DSPY_TRACE_DETAIL"
 CONVENTIONS = "DSPY_TRACE_CONVENTIONS"
 """Comma-separated vocabularies that spans are written in. Example: ``genai``."""
 
+DURABILITY = "DSPY_TRACE_DURABILITY"
+"""When a finished span is in the spool: ``async`` (within 0.2 s), ``sync`` (when its call returns), ``none`` (never).
+Example: ``sync``."""
+
+FOREIGN = "DSPY_TRACE_FOREIGN"
+"""``all`` sends traces that hold no DSPy call to MLflow, too. Example: ``all``."""
+
+BSP_QUEUE = "OTEL_BSP_MAX_QUEUE_SIZE"
+"""Most spans that wait in memory (OpenTelemetry SDK). Example: ``20000``."""
+
+BSP_BATCH = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
+"""Spans that are written together (OpenTelemetry SDK). Example: ``512``."""
+
+BSP_DELAY = "OTEL_BSP_SCHEDULE_DELAY"
+"""Longest time that spans wait in memory, in milliseconds (OpenTelemetry SDK). Example: ``200``."""
+
 SPAN_VALUE_LIMIT = "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"
 """Longest attribute value of a span, in characters (OpenTelemetry SDK). Example: ``4096``."""
 
@@ -45,6 +61,7 @@ class Settings:
     """What one ``instrument()`` call asked for."""
 
     content: Content = "NO_CONTENT"
+    content_refused: bool = False
     detail: Detail = "standard"
     conventions: tuple[str, ...] = ("genai",)
     redact: Callable[[Any], Any] | None = None
@@ -52,6 +69,11 @@ class Settings:
     latest_semconv: bool = False
     traces_from_eval: bool = True
     traces_from_compile: bool = True
+
+    @property
+    def content_for_mlflow(self) -> bool:
+        """Whether content goes into the user's own experiment: unless ``NO_CONTENT`` was said in so many words."""
+        return not self.content_refused
 
     @property
     def content_on_spans(self) -> bool:
@@ -77,12 +99,9 @@ def resolve(
     """
     if redact is not None and not callable(redact):
         raise TypeError(f"redact must be a callable that takes and returns a value, not {type(redact).__name__}")
-    if isinstance(conventions, str):
-        raise TypeError(
-            f"conventions must be a collection of names such as {{'genai'}}, not the string {conventions!r}"
-        )
     return Settings(
         content=_content(capture_content, environ),
+        content_refused=_is_refused(capture_content, environ),
         detail=_detail(detail, environ),
         conventions=_conventions(conventions, environ),
         redact=redact,
@@ -107,8 +126,16 @@ def _content(argument: bool | str | None, environ: Mapping[str, str]) -> Content
     return "NO_CONTENT"
 
 
+def _is_refused(argument: bool | str | None, environ: Mapping[str, str]) -> bool:
+    if argument is None and not environ.get(CAPTURE_CONTENT, "").strip():
+        return False
+    return _content(argument, environ) == "NO_CONTENT"
+
+
 def _detail(argument: str | None, environ: Mapping[str, str]) -> Detail:
-    word = argument if argument is not None else environ.get(DETAIL, "").strip().lower()
+    if argument is not None and not isinstance(argument, str):
+        raise TypeError(f"detail must be one of {get_args(Detail)}, not {type(argument).__name__}")
+    word = (argument if argument is not None else environ.get(DETAIL, "")).strip().lower()
     if word in get_args(Detail):
         return cast("Detail", word)
     if argument is not None:
@@ -118,18 +145,19 @@ def _detail(argument: str | None, environ: Mapping[str, str]) -> Detail:
 
 def _conventions(argument: Collection[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
     if argument is None:
-        known = [word for word in _words(environ.get(CONVENTIONS, "")) if word in KNOWN_CONVENTIONS]
-        return tuple(known) or ("genai",)
-    unknown = sorted(set(argument) - set(KNOWN_CONVENTIONS))
-    if unknown or not argument:
-        raise ValueError(f"conventions must be some of {KNOWN_CONVENTIONS}, not {sorted(argument)}")
+        words = _words(environ.get(CONVENTIONS, ""))
+        return tuple(name for name in KNOWN_CONVENTIONS if name in words) or ("genai",)
+    if isinstance(argument, str) or not isinstance(argument, Collection):
+        raise TypeError(f"conventions must be a collection of names such as {{'genai'}}, not {argument!r}")
+    if not argument or any(name not in KNOWN_CONVENTIONS for name in argument):
+        raise ValueError(f"conventions must be some of {KNOWN_CONVENTIONS}, not {list(argument)}")
     return tuple(name for name in KNOWN_CONVENTIONS if name in argument)
 
 
 def _value_limit(environ: Mapping[str, str]) -> int:
     for name in (SPAN_VALUE_LIMIT, VALUE_LIMIT):
         text = environ.get(name, "").strip()
-        if text.isdigit():
+        if text.isdecimal() and len(text) < 20:
             return min(int(text), LIMIT)
     return LIMIT
 

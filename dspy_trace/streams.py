@@ -6,11 +6,14 @@ never in the consumer. The call ends with the stream: exhausted, failed, closed,
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from contextvars import Token
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, Protocol
+
+from dspy_trace.guard import unseen
 
 STREAMS: Final = frozenset({GeneratorType, AsyncGeneratorType, CoroutineType})
 """Exact types of results that end later."""
@@ -38,8 +41,17 @@ def drive(call: Running, stream: Any) -> Any:
         driver = _coroutine(call, stream)
     driver.__name__, driver.__qualname__ = stream.__name__, stream.__qualname__
     # One that is dropped before its first step runs none of its code.
-    weakref.finalize(driver, call.finish)
+    weakref.finalize(driver, _dropped, call, weakref.ref(stream))
     return driver
+
+
+def _dropped(call: Running, inner: weakref.ref[Any]) -> None:
+    """End a call whose stream is gone."""
+    call.finish()
+    stream = inner()
+    if type(stream) is CoroutineType and inspect.getcoroutinestate(stream) == inspect.CORO_CREATED:
+        # Python warns that the driver was never awaited; of one coroutine, once.
+        stream.close()
 
 
 def _generator(call: Running, inner: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
@@ -73,6 +85,7 @@ def _generator(call: Running, inner: Generator[Any, Any, Any]) -> Generator[Any,
         raise
     except BaseException as error:
         call.finish(error)
+        unseen(error)
         raise
 
 
@@ -107,6 +120,7 @@ async def _async_generator(call: Running, inner: AsyncGenerator[Any, Any]) -> As
         raise
     except BaseException as error:
         call.finish(error)
+        unseen(error)
         raise
 
 
@@ -116,9 +130,15 @@ async def _coroutine(call: Running, inner: Coroutine[Any, Any, Any]) -> Any:
         result = await inner
     except BaseException as error:
         call.finish(None if isinstance(error, GeneratorExit) else error)
+        unseen(error)
         raise
     else:
         call.finish(None, result)
         return result
     finally:
         call.leave(token)
+
+
+# What runs here stands on the stack between the program and DSPy. DSPy's warnings name the first frame that is not
+# DSPy's own, and that has to be the program's.
+__name__ = f"dspy.{__name__}"

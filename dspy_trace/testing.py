@@ -29,6 +29,7 @@ from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import StatusCode
 
 from dspy_trace.instrumentor import DSPyInstrumentor
+from dspy_trace.vocab import keys
 
 
 class Recording:
@@ -129,5 +130,5 @@ def _line(span: ReadableSpan, attributes: Sequence[str]) -> str:
     if span.links and span.parent is None:
         line += " (linked)"
     if span.status.status_code is StatusCode.ERROR:
-        line += f" !{told.get('error.type')}"
+        line += f" !{told.get(keys.ERROR_TYPE)}"
     return line + "".join(f" {key}={told[key]!r}" for key in attributes if key in told)

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry.context import get_current
 
 from dspy_trace import context as place
 from dspy_trace import facts
-from dspy_trace.guard import shielded
+from dspy_trace.guard import ask, shielded, unseen
 from dspy_trace.observing import Call, observe
-from dspy_trace.points import Args, Kwargs, Note, Notes, Place
+from dspy_trace.points import Args, Handover, Kwargs, Note, Notes, Place
 from dspy_trace.points import Call as CallPoint
 from dspy_trace.points.evaluate import ExampleReader, examples
 from dspy_trace.wrapping import Patch, Wrapper
 
 IsNearest = Callable[[Any], bool]
+
+T = TypeVar("T")
+
+
+class Door:
+    """The way into an object that a call takes: ``__call__`` or ``acall``, as one class defines it.
+
+    A class may define one of the two by the other, as DSPy's ``DummyLM`` did: both are one call.
+    """
+
+    __slots__ = ("name", "overrides")
+
+    def __init__(self, name: str, overrides: bool) -> None:
+        self.name = name
+        self.overrides = overrides
+
+    def is_behind(self, other: Door | None) -> bool:
+        """Return whether a call through this door, directly beneath one of the same object, belongs to that one.
+
+        DSPy's own classes go through neither: what they run may, and is then a call of its own.
+        """
+        return other is not None and other.overrides and other.name != self.name
 
 
 def make(point: Place, patch: Patch, is_nearest: IsNearest) -> Wrapper:
@@ -26,7 +48,7 @@ def make(point: Place, patch: Patch, is_nearest: IsNearest) -> Wrapper:
         return _observes(point, patch, is_nearest)
     if isinstance(point, Note):
         return _notes(point, patch, is_nearest)
-    return _spreads(patch)
+    return _hands_over(patch) if isinstance(point, Handover) else _spreads(patch)
 
 
 def _is_async(patch: Patch) -> bool:
@@ -37,43 +59,36 @@ def _is_async(patch: Patch) -> bool:
 def _observes(point: CallPoint, patch: Patch, is_nearest: IsNearest) -> Wrapper:
     reader = point.reader
     assert reader is not None
+    base, _, name = point.target.rpartition(".")
+    door = Door(name, overrides=f"{patch.owner.__module__}.{patch.owner.__qualname__}" != f"{point.module}.{base}")
 
     def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-        if not patch.live or not is_nearest(instance):
-            return wrapped(*args, **kwargs)
-        with observe(reader, instance, args, kwargs) as call:
-            return call.returned(wrapped(*args, **kwargs))
+        try:
+            if not patch.live or not is_nearest(instance):
+                return wrapped(*args, **kwargs)
+            with observe(reader, instance, args, kwargs, door) as call:
+                return call.returned(wrapped(*args, **kwargs))
+        except BaseException as error:
+            unseen(error)
+            raise
 
     async def awaiting(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-        if not patch.live or not is_nearest(instance):
-            return await wrapped(*args, **kwargs)
-        with observe(reader, instance, args, kwargs) as call:
-            return call.returned(await wrapped(*args, **kwargs))
+        try:
+            if not patch.live or not is_nearest(instance):
+                return await wrapped(*args, **kwargs)
+            with observe(reader, instance, args, kwargs, door) as call:
+                return call.returned(await wrapped(*args, **kwargs))
+        except BaseException as error:
+            unseen(error)
+            raise
 
     return awaiting if _is_async(patch) else wrapper
 
 
-class _Noting:
-    """Lets notes see the arguments and the outcome of what happens during a call."""
-
-    __slots__ = ("_call", "_instance", "_notes", "result")
-
-    def __init__(self, call: Call, notes: Notes, instance: Any, args: Args, kwargs: Kwargs) -> None:
-        self._call = call
-        self._notes = notes
-        self._instance = instance
-        self.result: Any = None
-        self._tell(shielded("noting a call", notes.before, call.fact, instance, args, kwargs))
-
-    def _tell(self, event: facts.Fact | None) -> None:
-        if event is not None:
-            shielded("recording an event", self._call.happened, event)
-
-    def __enter__(self) -> _Noting:
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._tell(shielded("noting a call", self._notes.after, self._call.fact, self._instance, self.result, error))
+def _note(call: Call, tell: Callable[..., facts.Fact | None], *told: Any) -> None:
+    event = shielded("noting a call", tell, call.fact, *told)
+    if event is not None:
+        shielded("recording an event", call.happened, event)
 
 
 def _around(kind: type[facts.Fact]) -> Call | None:
@@ -87,22 +102,44 @@ def _around(kind: type[facts.Fact]) -> Call | None:
 def _notes(point: Note, patch: Patch, is_nearest: IsNearest) -> Wrapper:
     notes, kind = point.notes, point.within
     assert notes is not None
+    cls = type(notes)
+    sees_start, sees_result = cls.before is not Notes.before, cls.returned is not Notes.returned
+    sees_failure = cls.failed is not Notes.failed
+
+    def begin(instance: Any, args: Args, kwargs: Kwargs) -> Call | None:
+        call = _around(kind) if patch.live and is_nearest(instance) else None
+        if call is not None and sees_start:
+            _note(call, notes.before, instance, args, kwargs)
+        return call
+
+    def fail(call: Call | None, instance: Any, error: BaseException) -> None:
+        # What only looks at failures has not looked for its call before there is one.
+        if sees_failure and not sees_start and not sees_result:
+            call = begin(instance, (), {})
+        if sees_failure and call is not None:
+            _note(call, notes.failed, instance, error)
 
     def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-        call = _around(kind) if patch.live and is_nearest(instance) else None
-        if call is None:
-            return wrapped(*args, **kwargs)
-        with _Noting(call, notes, instance, args, kwargs) as noting:
-            noting.result = wrapped(*args, **kwargs)
-            return noting.result
+        call = begin(instance, args, kwargs) if sees_start or sees_result else None
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as error:
+            fail(call, instance, error)
+            raise
+        if sees_result and call is not None:
+            _note(call, notes.returned, instance, result)
+        return result
 
     async def awaiting(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-        call = _around(kind) if patch.live and is_nearest(instance) else None
-        if call is None:
-            return await wrapped(*args, **kwargs)
-        with _Noting(call, notes, instance, args, kwargs) as noting:
-            noting.result = await wrapped(*args, **kwargs)
-            return noting.result
+        call = begin(instance, args, kwargs) if sees_start or sees_result else None
+        try:
+            result = await wrapped(*args, **kwargs)
+        except BaseException as error:
+            fail(call, instance, error)
+            raise
+        if sees_result and call is not None:
+            _note(call, notes.returned, instance, result)
+        return result
 
     return awaiting if _is_async(patch) else wrapper
 
@@ -114,23 +151,30 @@ def _spreads(patch: Patch) -> Wrapper:
     """
 
     def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-        if not patch.live or len(args) != 2:
-            return wrapped(*args, **kwargs)
-        function, items = args
-        context = get_current()
-        reader = shielded("reading items", _examples, context, items)
+        try:
+            if not patch.live or len(args) != 2:
+                return wrapped(*args, **kwargs)
+            function, items = args
+            context = get_current()
+            reader = shielded("reading items", _examples, context, items)
 
-        def run(item: Any) -> Any:
-            token = place.attach(context)
-            try:
-                if reader is None:
-                    return function(item)
-                with observe(reader, None, (item,), {}) as call:
-                    return call.returned(function(item))
-            finally:
-                place.leave(token, context)
+            def run(item: Any) -> Any:
+                token = place.attach(context)
+                try:
+                    if reader is None:
+                        return function(item)
+                    with observe(reader, None, (item,), {}) as call:
+                        return call.returned(function(item))
+                except BaseException as error:
+                    unseen(error)
+                    raise
+                finally:
+                    place.leave(token, context)
 
-        return wrapped(run, items, **kwargs)
+            return wrapped(run, items, **kwargs)
+        except BaseException as error:
+            unseen(error)
+            raise
 
     return wrapper
 
@@ -140,3 +184,28 @@ def _examples(context: Any, items: Any) -> ExampleReader | None:
     if call is None:
         return None
     return examples(call.fact, items)
+
+
+def _hands_over(patch: Patch) -> Wrapper:
+    """Let what a thread of DSPy's does for a caller, who waits for it, find that caller's context.
+
+    The thread may be older than we are, so that nothing can be bound to what it runs.
+    """
+
+    def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
+        try:
+            worker = ask(lambda: instance.worker_thread.ident)
+            if not patch.live or not args or worker is None:
+                return wrapped(*args, **kwargs)
+            with place.waiting_for(worker, args[0]):
+                return wrapped(*args, **kwargs)
+        except BaseException as error:
+            unseen(error)
+            raise
+
+    return wrapper
+
+
+# What runs here stands on the stack between the program and DSPy. DSPy's warnings name the first frame that is not
+# DSPy's own, and that has to be the program's.
+__name__ = f"dspy.{__name__}"

@@ -11,9 +11,11 @@ A :class:`Patch` puts one wrapper on one attribute. :meth:`Patch.undo` leaves th
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import weakref
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -30,11 +32,29 @@ else:
     BoundFunctionWrapper, FunctionWrapper = wrapt.BoundFunctionWrapper, wrapt.FunctionWrapper
 
 
-class _Bound(BoundFunctionWrapper):
-    """Our wrapper on one instance: copies and pickles as the plain bound method does."""
+def _method(function: Any, instance: Any) -> Any:
+    """Return `function` as a method of `instance`: the one that is there, with whatever is on it, if it is the same."""
+    method = getattr(instance, function.__name__, None)
+    return method if getattr(method, "__func__", None) is function else MethodType(function, instance)
+
+
+class _MethodType(type(BoundFunctionWrapper)):  # type: ignore[misc]  # another in wrapt's C than in its Python
+    """Makes methods as ``types.MethodType`` does: ``weakref.WeakMethod`` asks the type of a method for that."""
+
+    def __call__(cls, function: Any, instance: Any) -> Any:
+        return _method(function, instance)
+
+
+class _Bound(BoundFunctionWrapper, metaclass=_MethodType):
+    """Our wrapper on one instance: copies, pickles and prints as the plain bound method does."""
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return getattr, (self._holder(), self.__wrapped__.__name__)
+        if isinstance(self.__wrapped__, MethodType | FunctionType):
+            return getattr, (self._holder(), self.__wrapped__.__name__)
+        return copy.copy, (self.__wrapped__,)
 
     def _holder(self) -> Any:
         """Return what the method was taken from: the instance, or the class."""
@@ -46,13 +66,19 @@ class _Bound(BoundFunctionWrapper):
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if self._self_instance is None:
             return self
-        return getattr(copy.deepcopy(self._self_instance, memo), self.__wrapped__.__name__)
+        if isinstance(self.__wrapped__, MethodType):
+            return _method(self.__wrapped__.__func__, copy.deepcopy(self._self_instance, memo))
+        return copy.deepcopy(self.__wrapped__, memo)
 
 
 class Observed(FunctionWrapper):
     """Our wrapper on a class or module. A class that is pickled by value takes the plain function along."""
 
-    __bound_function_wrapper__ = _Bound
+    # What wrapt itself makes goes past the metaclass.
+    __bound_function_wrapper__ = functools.partial(type.__call__, _Bound)  # type: ignore[assignment]  # makes the same
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         name: str = self.__wrapped__.__qualname__

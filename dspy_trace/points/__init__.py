@@ -31,16 +31,20 @@ class Reader(Protocol):
         ...
 
 
-class Notes(Protocol):
-    """Reads something that happens during a call and adds to that call's fact."""
+class Notes:
+    """Reads something that happens during a call and adds to that call's fact.
+
+    Each method returns an event of the call, or ``None``. What a subclass does not define costs nothing.
+    """
 
     def before(self, fact: Any, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
-        """Add to `fact` what the arguments tell; return an event of the call, or ``None``."""
-        ...
+        """Add to `fact` what the arguments tell."""
 
-    def after(self, fact: Any, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
-        """Add to `fact` what the outcome tells; return an event of the call, or ``None``."""
-        ...
+    def returned(self, fact: Any, instance: Any, result: Any) -> Fact | None:
+        """Add to `fact` what the result tells."""
+
+    def failed(self, fact: Any, instance: Any, error: BaseException) -> Fact | None:
+        """Add to `fact` what the exception tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +85,8 @@ class Note(Place):
 @dataclass(frozen=True, slots=True)
 class Spread(Place):
     """A method that runs a function over items on threads of DSPy's: ``execute(function, data)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handover(Place):
+    """A method that hands its argument to the object's ``worker_thread`` and waits: ``__call__(item)``."""

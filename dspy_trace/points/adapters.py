@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dspy_trace.facts import AdapterFallback, Fact, Formatting, ModuleCall, ParseFailure, Parsing
-from dspy_trace.points import Args, Kwargs
+from dspy_trace.points import Args, Kwargs, Notes
 
 
 class FormatReader:
@@ -28,7 +28,7 @@ class ParseReader:
         fact.fields = result
 
 
-class AdapterNotes:
+class AdapterNotes(Notes):
     """Tells which adapter a module used in the end, and when one took over from another.
 
     A fallback is an adapter called by another one after something went wrong; an adapter that merely uses another, such
@@ -46,18 +46,19 @@ class AdapterNotes:
         previous, fact.adapter = fact.adapter, name
         return AdapterFallback(previous, name)
 
-    def after(self, fact: ModuleCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
+    def returned(self, fact: ModuleCall, instance: Any, result: Any) -> Fact | None:
+        fact.adapters_running -= 1
+        return None
+
+    def failed(self, fact: ModuleCall, instance: Any, error: BaseException) -> Fact | None:
         fact.adapters_running -= 1
         return None
 
 
-class ParseNotes:
+class ParseNotes(Notes):
     """Tells a parse failure, once: ``parse`` and ``_call_postprocess`` see the same error."""
 
-    def before(self, fact: ModuleCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
-        return None
-
-    def after(self, fact: ModuleCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
+    def failed(self, fact: ModuleCall, instance: Any, error: BaseException) -> Fact | None:
         if not isinstance(error, Exception) or error is fact.trouble:
             return None
         fact.trouble = error

@@ -6,7 +6,7 @@ from typing import Any
 
 from dspy_trace.facts import DecisionCall, Fact, ModuleCall
 from dspy_trace.guard import ask
-from dspy_trace.points import Args, Kwargs
+from dspy_trace.points import Args, Kwargs, Notes
 from dspy_trace.points.addresses import host_and_port
 from dspy_trace.points.lm import get, text, usage
 
@@ -26,7 +26,7 @@ class DecisionReader:
         fact.answers = result
 
 
-class FinishNotes:
+class FinishNotes(Notes):
     """The response, ``_finish(request, response, cache_hit)``."""
 
     def before(self, fact: DecisionCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
@@ -34,7 +34,4 @@ class FinishNotes:
         fact.cache_hit = bool(cache_hit)
         fact.response_model = text(get(response, "model"))
         usage(fact, get(response, "usage"))
-        return None
-
-    def after(self, fact: DecisionCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
         return None

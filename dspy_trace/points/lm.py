@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dspy_trace.facts import AttemptFailed, DecisionCall, Fact, LMCall, ModuleCall
 from dspy_trace.guard import ask
-from dspy_trace.points import Args, Kwargs
+from dspy_trace.points import Args, Kwargs, Notes
 from dspy_trace.points.addresses import host_and_port, provider_and_model
 
 ENGINES = {
@@ -21,26 +21,34 @@ ENGINES = {
 """DSPy's own engines by class; any other is ``custom``."""
 
 
+_NOTHING: Mapping[str, Any] = {}
+
+
 class LMReader:
     """Reads the call of a ``BaseLM``; the notes below add what only DSPy's insides know."""
 
     def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
         cls = type(instance).__name__
-        model = ask(getattr, instance, "model")
-        model = model if isinstance(model, str) else cls
+        state = getattr(instance, "__dict__", _NOTHING)
+        model = state["model"] if "model" in state else ask(getattr, instance, "model")
         # DSPy takes a model without a prefix for OpenAI's, but only in its own LM class.
-        provider, model = provider_and_model(model, "openai" if cls == "LM" else cls)
-        defaults = ask(getattr, instance, "kwargs")
-        parameters = {**defaults, **kwargs} if isinstance(defaults, dict) else dict(kwargs)
+        provider, model = provider_and_model(model if isinstance(model, str) else cls, "openai" if cls == "LM" else cls)
+        parameters = state["kwargs"] if "kwargs" in state else ask(getattr, instance, "kwargs")
+        if not isinstance(parameters, dict):
+            parameters = kwargs
+        elif len(kwargs) > 1 or "messages" not in kwargs:
+            parameters = {**parameters, **kwargs}
         fact = LMCall(cls, model, provider)
         fact.parameters = parameters
         fact.lm = instance
         fact.within = within
-        fact.text_completion = ask(getattr, instance, "model_type") == "text"
+        kind = state["model_type"] if "model_type" in state else ask(getattr, instance, "model_type")
+        fact.text_completion = kind == "text"
         fact.messages = _prompt(args, kwargs)
         fact.tools = parameters.get("tools")
         fact.json_output = parameters.get("response_format") is not None
-        fact.address, fact.port = host_and_port(parameters.get("api_base") or parameters.get("base_url"))
+        if "api_base" in parameters or "base_url" in parameters:
+            fact.address, fact.port = host_and_port(parameters.get("api_base") or parameters.get("base_url"))
         return fact
 
     def end(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> None:
@@ -57,6 +65,8 @@ def _prompt(args: Args, kwargs: Kwargs) -> Any:
         return messages
     prompt = kwargs.get("request") or (args[0] if args else kwargs.get("prompt"))
     items = ask(getattr, prompt, "messages")
+    if items is None and ask(getattr, prompt, "parts") is not None:
+        items = args  # DSPy 3.3 takes typed messages one by one
     if items is None or isinstance(prompt, str):
         return prompt
     # A typed request, of DSPy's or of lm15's: the same roles and parts under other names.
@@ -76,7 +86,7 @@ def _part(part: Any) -> dict[str, Any]:
     return {"type": "text", "text": text} if isinstance(text, str) else {"type": "unknown", "content": part}
 
 
-class AttemptNotes:
+class AttemptNotes(Notes):
     """DSPy 3.4: one request of an LM call, ``_attempt(lm, call, backend, request, provider, state, results)``."""
 
     def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
@@ -90,12 +100,12 @@ class AttemptNotes:
         fact.retries += 1
         return AttemptFailed(failed)
 
-    def after(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
+    def failed(self, fact: LMCall, instance: Any, error: BaseException) -> Fact | None:
         fact.failed_attempt = error
         return None
 
 
-class FinalizeNotes:
+class FinalizeNotes(Notes):
     """DSPy 3.4: the result of an LM call, ``finalize(lm, call, result)``; custom ``BaseLM`` included."""
 
     def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
@@ -103,8 +113,7 @@ class FinalizeNotes:
         if lm is fact.lm:
             fact.cache_hit = bool(result.cache_hit)
             fact.outputs = result.outputs
-            fact.cost = cost(result.cost)
-            usage(fact, result.usage)
+            billing(fact, result.usage, result.cost)
             fact.response_model = text(result.response_model)
             responses = result.responses
             read_response(fact, responses[0] if responses else result.raw)
@@ -112,29 +121,28 @@ class FinalizeNotes:
                 fact.finish_reasons = [reason for one in responses if (reason := text(one.finish_reason))]
         return None
 
-    def after(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
-        return None
 
-
-class StreamNotes:
+class StreamNotes(Notes):
     """DSPy 3.4: the stream of an LM call has been opened."""
 
     def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
         fact.streaming = True
         return None
 
-    def after(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
+
+class LiteLLMStreamNotes(Notes):
+    """LiteLLM's stream of an LM call, ``_get_stream_completion_fn(request, cache_kwargs)``; ``None`` is none."""
+
+    def returned(self, fact: LMCall, instance: Any, result: Any) -> Fact | None:
+        fact.streaming = fact.streaming or result is not None
         return None
 
 
-class TransportNotes:
+class TransportNotes(Notes):
     """DSPy 3.4: a request of the default engine, ``stream(request)``, which knows the host that is called."""
 
     def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
         fact.address, fact.port = host_and_port(args[0].url)
-        return None
-
-    def after(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> Fact | None:
         return None
 
 
@@ -149,18 +157,30 @@ def read_response(fact: LMCall, response: Any) -> None:
 
 def usage(fact: LMCall | DecisionCall, told: Any) -> None:
     """Add token counts from usage in OpenAI's shape, as far as they are sound."""
+    if type(told) is dict and not told:
+        return
     fact.input_tokens = tokens(get(told, "prompt_tokens"))
     fact.output_tokens = tokens(get(told, "completion_tokens"))
     if fact.input_tokens is None and fact.output_tokens is None:
         # The Responses API's names.
         fact.input_tokens = tokens(get(told, "input_tokens"))
         fact.output_tokens = tokens(get(told, "output_tokens"))
+    if not fact.input_tokens and not fact.output_tokens:
+        # What LiteLLM reports for a stream that carried no usage, and what DSPy's scripted LM says.
+        fact.input_tokens = fact.output_tokens = None
     if isinstance(fact, LMCall):
         of_input = get(told, "prompt_tokens_details") or get(told, "input_tokens_details")
         of_output = get(told, "completion_tokens_details") or get(told, "output_tokens_details")
         fact.cache_read_tokens = tokens(get(of_input, "cached_tokens"))
         fact.cache_write_tokens = tokens(get(of_input, "cache_creation_tokens"))
         fact.reasoning_tokens = tokens(get(of_output, "reasoning_tokens"))
+
+
+def billing(fact: LMCall, told: Any, price: Any) -> None:
+    """Add token counts and cost. A cost of nothing for nobody knows how many tokens is not known either."""
+    usage(fact, told)
+    known = cost(price)
+    fact.cost = None if fact.input_tokens is None and fact.output_tokens is None and not known else known
 
 
 def tokens(value: Any) -> int | None:

@@ -26,7 +26,9 @@ class ModuleReader:
         signature = state.get("signature")
         if signature is not None and signature is not spot.signature:
             spot.describe(signature)
-        fact = ModuleCall(spot.cls, _inputs(instance, args, kwargs))
+        if args or spot.is_dspys:
+            kwargs = _inputs(instance, args, kwargs, spot.is_dspys)
+        fact = ModuleCall(spot.cls, kwargs)
         fact.program = view
         fact.agent = spot.agent
         if signature is not None:
@@ -50,12 +52,13 @@ class ModuleReader:
 def prediction_in(result: Any) -> Any:
     """Return the output of a module. Bootstrap tracing and GEPA let a module return ``(prediction, trace)``."""
     if type(result) is tuple and len(result) == 2 and isinstance(result[1], list):
-        return result[0]
-    return result
+        result = result[0]
+    # Its fields are what is told of a Prediction.
+    return result._store if type(result).__module__ == "dspy.primitives.prediction" else result
 
 
-def _inputs(module: Any, args: Args, kwargs: Kwargs) -> Mapping[str, Any]:
-    if type(module).__module__.startswith("dspy.") and not DSPY_OWN_ARGUMENTS.isdisjoint(kwargs):
+def _inputs(module: Any, args: Args, kwargs: Kwargs, is_dspys: bool) -> Mapping[str, Any]:
+    if is_dspys and not DSPY_OWN_ARGUMENTS.isdisjoint(kwargs):
         kwargs = {name: value for name, value in kwargs.items() if name not in DSPY_OWN_ARGUMENTS}
     if not args:
         return kwargs

@@ -33,6 +33,7 @@ class Spot:
         "cls",
         "demos",
         "demos_count",
+        "is_dspys",
         "path",
         "signature",
         "signature_name",
@@ -44,6 +45,7 @@ class Spot:
         self.path = path
         self.cls = type(module).__name__
         self.agent = is_agent(type(module))
+        self.is_dspys = type(module).__module__.startswith("dspy.")
         self.demos: Any = None
         self.demos_count = 0
         self.signature: Any = None
@@ -120,6 +122,7 @@ class View:
         self._walked = False
 
     def spot(self, module: Any) -> Spot | None:
+        """Return what is known of `module`, or ``None`` where it is no part of the program."""
         found = self.program.spot(module)
         if found is None and not self._walked:
             self._walked = True
@@ -145,7 +148,7 @@ def program_of(module: Any) -> Program:
 
 def modules_in(module: Any) -> Iterator[tuple[str, Any]]:
     """Yield ``(path, module)`` for `module` itself (path ``""``) and every module that it holds, nearest first."""
-    from dspy.primitives.module import Module
+    from dspy import Module
 
     seen = {id(module)}
     queue: list[tuple[str, Any]] = [("", module)]

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from dspy_trace.facts import DecisionCall, LMCall, ModuleCall
-from dspy_trace.points import Call, Note, Place, Spread
+from dspy_trace.points import Call, Handover, Note, Place, Spread
 from dspy_trace.points.adapters import AdapterNotes, FormatReader, ParseNotes, ParseReader
 from dspy_trace.points.decisions import DecisionReader, FinishNotes
 from dspy_trace.points.evaluate import CompileReader, EvaluateReader
-from dspy_trace.points.lm import AttemptNotes, FinalizeNotes, LMReader, StreamNotes, TransportNotes
-from dspy_trace.points.lm_before_34 import ResponseNotes
+from dspy_trace.points.lm import (
+    AttemptNotes,
+    FinalizeNotes,
+    LiteLLMStreamNotes,
+    LMReader,
+    StreamNotes,
+    TransportNotes,
+)
+from dspy_trace.points.lm_before_34 import CacheNotes, ResponseNotes, TypedResponseNotes
 from dspy_trace.points.modules import ModuleReader
 from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
 from dspy_trace.points.tools import InterpreterReader, ToolReader
@@ -30,13 +37,14 @@ _TRANSPORT = TransportNotes()
 
 _EXECUTION = "dspy.clients.execution"
 _ADAPTERS = "dspy.adapters.base"
+_BASE_LM = "dspy.clients.base_lm"
 _EMBEDDINGS = "dspy.retrievers.embeddings"
 
 CALLS: Final[tuple[Call, ...]] = (
     Call("dspy.primitives.module", "Module.__call__", overrides=True, reader=_MODULE),
     Call("dspy.primitives.module", "Module.acall", overrides=True, reader=_MODULE),
-    Call("dspy.clients.base_lm", "BaseLM.__call__", overrides=True, reader=_LM),
-    Call("dspy.clients.base_lm", "BaseLM.acall", overrides=True, reader=_LM),
+    Call(_BASE_LM, "BaseLM.__call__", overrides=True, reader=_LM),
+    Call(_BASE_LM, "BaseLM.acall", overrides=True, reader=_LM),
     Call("dspy.clients.typesafe", "TypeSafe.__call__", overrides=True, reader=_DECISION),
     Call("dspy.clients.typesafe", "TypeSafe.acall", overrides=True, reader=_DECISION),
     Call("dspy.clients.embedding", "Embedder.__call__", overrides=True, reader=_EMBEDDER),
@@ -70,15 +78,35 @@ NOTES: Final[tuple[Note, ...]] = (
     Note(_EXECUTION, "achecked_stream", within=LMCall, notes=_STREAM),
     Note("dspy._vendor.lm15.transports._sync", "StdlibTransport.stream", within=LMCall, notes=_TRANSPORT),
     Note("dspy._vendor.lm15.transports._async", "StdlibAsyncTransport.stream", within=LMCall, notes=_TRANSPORT),
-    Note("dspy.clients.base_lm", "BaseLM._process_lm_response", before=(3, 4), within=LMCall, notes=ResponseNotes()),
+    Note("dspy.clients.lm", "_get_stream_completion_fn", within=LMCall, notes=LiteLLMStreamNotes()),
     Note("dspy.clients.typesafe", "TypeSafe._finish", within=DecisionCall, notes=FinishNotes()),
 )
 """Methods that tell something about a call that is going on."""
 
+CALLS_BEFORE: Final[tuple[Call, ...]] = (
+    Call("dspy.primitives.program", "Module.__call__", overrides=True, before=(3, 0), reader=_MODULE),
+    Call("dspy.primitives.program", "Module.acall", overrides=True, before=(3, 0), reader=_MODULE),
+    Call("dspy.primitives.tool", "Tool.__call__", overrides=True, before=(3, 0), reader=_TOOL),
+    Call("dspy.primitives.tool", "Tool.acall", overrides=True, before=(3, 0), reader=_TOOL),
+    Call("dspy.retrieve.retrieve", "Retrieve.__call__", overrides=True, before=(3, 0), reader=_RETRIEVER),
+)
+"""The same, where old versions have them."""
+
+NOTES_BEFORE: Final[tuple[Note, ...]] = (
+    Note(_ADAPTERS, "Adapter._call_post_process", True, before=(3, 0), within=ModuleCall, notes=_PARSE),
+    Note("dspy.clients.cache", "Cache.get", True, before=(3, 0), within=LMCall, notes=CacheNotes()),
+    Note(_BASE_LM, "BaseLM._process_lm_response", True, before=(3, 4), within=LMCall, notes=ResponseNotes()),
+    Note(_BASE_LM, "BaseLM._finalize_lm_response", True, before=(3, 4), within=LMCall, notes=TypedResponseNotes()),
+)
+"""What only old versions have."""
+
 SPREADS: Final[tuple[Spread, ...]] = (Spread("dspy.utils.parallelizer", "ParallelExecutor.execute"),)
 """Methods that run items on threads of DSPy's own."""
 
-POINTS: Final[tuple[Place, ...]] = (*NOTES, *CALLS, *SPREADS)
+HANDOVERS: Final[tuple[Handover, ...]] = (Handover("dspy.utils.unbatchify", "Unbatchify.__call__"),)
+"""Methods that wait for a thread of DSPy's own, which no context reaches."""
+
+POINTS: Final[tuple[Place, ...]] = (*NOTES, *NOTES_BEFORE, *CALLS, *CALLS_BEFORE, *SPREADS, *HANDOVERS)
 """All rows, innermost first where two stand on one method."""
 
 LEVELS: Final = ("minimal", "standard", "full")

@@ -108,8 +108,6 @@ class LMSpelling(Spelling):
             attributes[keys.REQUEST_CHOICE_COUNT] = choices
         if fact.json_output:
             attributes[keys.OUTPUT_TYPE] = "json"
-        if fact.streaming:
-            attributes[keys.REQUEST_STREAM] = True
         if capture is not None:
             attributes[keys.INPUT_MESSAGES] = capture(input_messages(fact.messages))
             if fact.tools:
@@ -118,30 +116,37 @@ class LMSpelling(Spelling):
 
     def at_end(self, fact: facts.LMCall, capture: Capture | None) -> Attributes:
         attributes: Attributes = {}
-        put(
-            attributes,
-            (keys.SERVER_ADDRESS, fact.address),
-            (keys.SERVER_PORT, fact.port if fact.address else None),
-            (keys.LM_ENGINE, fact.engine),
-            (keys.LM_CACHE_HIT, fact.cache_hit),
-            (keys.RESPONSE_ID, fact.response_id),
-            (keys.RESPONSE_MODEL, fact.response_model),
-            (keys.RESPONSE_FINISH_REASONS, list(fact.finish_reasons) or None),
-        )
+        if fact.address is not None:
+            put(attributes, (keys.SERVER_ADDRESS, fact.address), (keys.SERVER_PORT, fact.port))
+        if fact.cache_hit is not None:
+            attributes[keys.LM_CACHE_HIT] = fact.cache_hit
+        if fact.response_model is not None:
+            attributes[keys.RESPONSE_MODEL] = fact.response_model
+        if fact.response_id is not None:
+            attributes[keys.RESPONSE_ID] = fact.response_id
+        if fact.finish_reasons:
+            attributes[keys.RESPONSE_FINISH_REASONS] = fact.finish_reasons
+        if fact.engine is not None:
+            attributes[keys.LM_ENGINE] = fact.engine
         if fact.requests:
             attributes[keys.LM_REQUESTS] = fact.requests
             attributes[keys.LM_RETRIES] = fact.retries
-        if not fact.cache_hit:
-            put(
-                attributes,
-                (keys.USAGE_INPUT_TOKENS, fact.input_tokens),
-                (keys.USAGE_OUTPUT_TOKENS, fact.output_tokens),
-                (keys.USAGE_CACHE_READ_TOKENS, fact.cache_read_tokens),
-                (keys.USAGE_CACHE_WRITE_TOKENS, fact.cache_write_tokens),
-                (keys.USAGE_REASONING_TOKENS, fact.reasoning_tokens),
-                (keys.LM_COST, fact.cost),
-            )
+        if not fact.cache_hit and (fact.input_tokens is not None or fact.output_tokens is not None):
+            _usage(attributes, fact)
+        if not fact.cache_hit and fact.cost is not None:
+            attributes[keys.LM_COST] = fact.cost
         if capture is not None and fact.outputs is not None:
             reasons = fact.finish_reasons if self._finish_reason_in_message else ()
             attributes[keys.OUTPUT_MESSAGES] = capture(output_messages(fact.outputs, reasons))
         return attributes
+
+
+def _usage(attributes: Attributes, fact: facts.LMCall) -> None:
+    put(
+        attributes,
+        (keys.USAGE_INPUT_TOKENS, fact.input_tokens),
+        (keys.USAGE_OUTPUT_TOKENS, fact.output_tokens),
+        (keys.USAGE_CACHE_READ_TOKENS, fact.cache_read_tokens),
+        (keys.USAGE_CACHE_WRITE_TOKENS, fact.cache_write_tokens),
+        (keys.USAGE_REASONING_TOKENS, fact.reasoning_tokens),
+    )

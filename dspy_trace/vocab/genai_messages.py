@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from dspy_trace.jsonable import digest
+from dspy_trace.media import base64_digest
 
 MOST_MESSAGES = 4_096
 """More are not looked at: they could not fit into the content limit."""
@@ -93,7 +93,7 @@ def _media(modality: str, body: Any, item: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(body, Mapping):
         data = body.get("data") or body.get("file_data")
         if isinstance(data, str) and not data.startswith("data:"):
-            return {"type": "blob", "modality": modality, **digest(data.encode("ascii", "replace"), f"{modality}/*")}
+            return {"type": "blob", "modality": modality, **base64_digest(data, f"{modality}/*")}
         body = body.get("url") or data or body.get("file_id")
     body = body or item.get("image_url")
     if isinstance(body, str) and body.startswith("data:"):

@@ -85,9 +85,6 @@ INPUT_MESSAGES: Final = "gen_ai.input.messages"
 OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 """Completions as JSON in the convention's message format; content. Example: ``[{"role":"assistant",...}]``."""
 
-SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
-"""System prompt, where it stands apart from the messages; content. Example: ``[{"type":"text","content":"..."}]``."""
-
 TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"
 """Tools offered to the model; content. Example: ``[{"type":"function","name":"search"}]``."""
 
@@ -169,9 +166,6 @@ LM_RETRIES: Final = "dspy.lm.retries"
 
 LM_COST: Final = "dspy.lm.cost"
 """Cost in USD, DSPy's own figure. Example: ``0.00021``."""
-
-LM_MODEL_STRING: Final = "dspy.lm.model"
-"""Model as it was given to DSPy. Example: ``openai/gpt-4o-mini``."""
 
 ADAPTER: Final = "dspy.adapter"
 """Adapter that a ``Predict`` used in the end. Example: ``JSONAdapter``."""

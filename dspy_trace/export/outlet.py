@@ -1,0 +1,167 @@
+"""The way out: one per process, from the spans of any provider to MLflow.
+
+Holds the processor, which runs on the program's threads, and the delivery, which runs on ours. Where a trace goes is read
+when its first local root starts, and written down with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
+from opentelemetry.trace import TracerProvider
+
+from dspy_trace import settings as names
+from dspy_trace.export.mlflow import row
+from dspy_trace.export.processor import Ended, Limits, SpoolProcessor
+from dspy_trace.export.sender import Delivery
+from dspy_trace.export.spool import Batch
+from dspy_trace.export.target import BadTarget, Credential, Target, target
+from dspy_trace.export.traces import LiveTrace
+from dspy_trace.guard import ask, shielded
+from dspy_trace.observer import Beside, capture_of
+from dspy_trace.settings import Settings
+from dspy_trace.vocab import keys
+from dspy_trace.vocab.mlflow import MLflow
+
+logger = logging.getLogger("dspy_trace")
+
+
+class Outlet:
+    """Takes finished traces to where the program's MLflow settings say."""
+
+    def __init__(self) -> None:
+        self.uri: str | None = None
+        self.experiment: str | None = None
+        self._credentials: dict[Target, Credential | None] = {}
+        self._refused: set[str] = set()
+        self._providers: list[TracerProvider] = []
+        environ = os.environ
+        durability = environ.get(names.DURABILITY, "async").strip().lower()
+        self.delivery = Delivery(durability=durability, credentials=self._credentials.get)
+        self.processor = SpoolProcessor(
+            self._write,
+            self._opened,
+            limits=_limits(environ.get),
+            sync=durability == "sync",
+            foreign=environ.get(names.FOREIGN, "").strip().lower() == "all",
+        )
+        self.untold = 0
+        """Spans that had nowhere to go, because the tracking URI is one that traces cannot be kept in."""
+        atexit.register(self._at_exit)
+
+    def join(self, provider: TracerProvider) -> None:
+        """Put the processor on an SDK provider, once. Any other provider is left alone."""
+        if isinstance(provider, SDKTracerProvider) and all(one is not provider for one in self._providers):
+            self._providers.append(provider)
+            provider.add_span_processor(self.processor)
+
+    def beside(self, settings: Settings) -> Beside:
+        """Return what is told of our spans beside them."""
+        capture = capture_of(settings) if settings.content_for_mlflow else None
+        return Beside(MLflow().spellings, capture, self.processor.keep)
+
+    def _opened(self, trace: LiveTrace) -> None:
+        """Read where a trace goes; on the program's thread."""
+        try:
+            trace.destination, credential = target(self.uri, self.experiment, os.environ)
+            self._credentials[trace.destination] = credential
+        except BadTarget as refused:
+            if str(refused) not in self._refused:
+                self._refused.add(str(refused))
+                logger.warning("dspy-trace: traces are not kept: %s", refused)
+        if "mlflow" in sys.modules:
+            shielded("asking mlflow", _ask_mlflow, trace)
+
+    def _write(self, decided: list[tuple[LiveTrace, list[Ended]]]) -> None:
+        batches = []
+        for trace, spans in decided:
+            if trace.destination is None:
+                self.untold += len(spans)
+                continue
+            rows = [made for ended in spans if (made := shielded("translating a span", _row, ended)) is not None]
+            complete = any(ended.root for ended in spans)
+            info = orjson.dumps(trace.about) if complete and trace.about else None
+            trace_id = f"{trace.mlflow_trace_id or trace.trace_id:032x}"
+            batches.append(Batch(trace.destination, trace_id, orjson.dumps(rows), len(rows), complete, info))
+        if batches:
+            self.delivery.put(batches)
+
+    def flush(self, timeout: float) -> bool:
+        """Write out and deliver; return whether nothing waits any more."""
+        self.processor.write_out()
+        return self.delivery.flush(timeout)
+
+    def _at_exit(self) -> None:
+        shielded("writing spans", self.processor.write_out)
+        shielded("delivering at exit", self.delivery.at_exit)
+
+
+def _row(ended: Ended) -> dict[str, Any]:
+    trace = ended.trace
+    parent = ended.parent_id if not ended.root else trace.mlflow_parent_id
+    beside = dict(ended.beside)
+    told = {key: beside.pop(key) for key in _EXCEPTION if key in beside}
+    made = row(
+        ended.span,
+        beside,
+        trace_id=trace.mlflow_trace_id or trace.trace_id,
+        parent_id=parent,
+        root=ended.root,
+    )
+    if told:
+        for event in made["events"]:
+            if event["name"] == keys.EVENT_EXCEPTION:
+                event["attributes"] = told
+        made["message"] = told.get(keys.EXCEPTION_MESSAGE, made["message"])
+    return made
+
+
+_EXCEPTION = (keys.EXCEPTION_TYPE, keys.EXCEPTION_MESSAGE, keys.EXCEPTION_STACKTRACE)
+
+
+def _ask_mlflow(trace: LiveTrace) -> None:
+    """Note the run that is active and MLflow's own span around ours, where the program uses mlflow."""
+    mlflow = sys.modules["mlflow"]
+    run = ask(lambda: mlflow.active_run())
+    if run is not None:
+        trace.about["run_id"] = run.info.run_id
+    span = ask(lambda: mlflow.get_current_active_span())
+    trace_id, span_id = getattr(span, "trace_id", None), getattr(span, "span_id", None)
+    if isinstance(trace_id, str) and trace_id.startswith("tr-") and isinstance(span_id, str):
+        trace.mlflow_trace_id = int(trace_id[3:], 16)
+        trace.mlflow_parent_id = int(span_id, 16)
+
+
+def _limits(get: Any) -> Limits:
+    """Return the bounds that OpenTelemetry's own variables for batch processors set."""
+    limits = Limits()
+    queue, batch, delay = (ask(int, get(name)) for name in (names.BSP_QUEUE, names.BSP_BATCH, names.BSP_DELAY))
+    limits.spans = queue if queue and queue > 0 else limits.spans
+    limits.batch = batch if batch and batch > 0 else limits.batch
+    limits.seconds = delay / 1000 if delay and delay > 0 else limits.seconds
+    return limits
+
+
+_outlet: list[Outlet] = []
+_lock = threading.Lock()
+
+
+def outlet() -> Outlet:
+    """Return the way out of this process, made on first use."""
+    with _lock:
+        if not _outlet:
+            _outlet.append(Outlet())
+        return _outlet[0]
+
+
+def existing() -> Sequence[Outlet]:
+    """Return the way out of this process if it has been made, else nothing."""
+    return tuple(_outlet)

@@ -1,0 +1,245 @@
+"""From finished spans to the spool: what is queued on the program's threads, and written on ours.
+
+The SDK's batch processor drops silently, cannot be accounted for and waits for seconds. This one does a bounded amount
+of work when a span ends, counts what it has to drop, and writes the rest within a fifth of a second.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.trace import SpanContext
+
+from dspy_trace.export.traces import LiveTrace, LiveTraces
+from dspy_trace.guard import shielded
+from dspy_trace.observer import SCOPE
+
+
+@dataclass(slots=True)
+class Ended:
+    """A finished span, with what travels beside it and its place in its trace."""
+
+    span: ReadableSpan
+    beside: Mapping[str, Any]
+    trace: LiveTrace
+    parent_id: int | None
+    root: bool
+    size: int
+
+
+Write = Callable[[list[tuple[LiveTrace, list[Ended]]]], None]
+"""Takes the finished spans of some traces, on our thread."""
+
+
+@dataclass(slots=True)
+class Limits:
+    """Bounds of the queue and pace of its thread."""
+
+    spans: int = 20_000
+    bytes: int = 64 * 2**20
+    batch: int = 512
+    seconds: float = 0.2
+    undecided: int = 2_000
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the spans that ended. Each span is counted once it is decided."""
+
+    observed: int = 0
+    dropped: int = 0
+    filtered: int = 0
+    handed_on: int = 0
+
+
+@dataclass(slots=True)
+class _Queue:
+    items: deque[Ended] = field(default_factory=deque)
+    bytes: int = 0
+
+
+class SpoolProcessor(SpanProcessor):
+    """Queues finished spans and hands them on by trace.
+
+    Args:
+        write: called on our thread with the spans of each trace that holds one of ours.
+        opened: called on the program's thread when a local root starts; tells where its trace goes.
+        limits: bounds of the queue.
+        sync: call `write` on the program's thread, before ``span.end()`` returns.
+        foreign: hand on traces that hold no span of ours, too.
+    """
+
+    def __init__(
+        self,
+        write: Write,
+        opened: Callable[[LiveTrace], None],
+        *,
+        limits: Limits | None = None,
+        sync: bool = False,
+        foreign: bool = False,
+    ) -> None:
+        self.live = True
+        self.counts = Counts()
+        self.limits = limits or Limits()
+        self._write = write
+        self._sync = sync
+        self._foreign = foreign
+        self._traces = LiveTraces(opened)
+        self._ending = threading.local()
+        self._lock = threading.Lock()
+        self._writing = threading.RLock()
+        self._queue = _Queue()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        _processors.add(self)
+
+    def keep(self, context: SpanContext, beside: Mapping[str, Any]) -> None:
+        """Take what travels beside a span of ours; called on its thread right before it ends."""
+        self._ending.beside = (context, beside)
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        if self.live and span.context.trace_flags.sampled:
+            shielded("following a trace", self._traces.started, span)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        shielded("queueing a span", self._ended, span)
+
+    def _ended(self, span: ReadableSpan) -> None:
+        kept = self._ending.__dict__.pop("beside", None)
+        if span.context is None or not span.context.trace_flags.sampled:
+            return
+        found = self._traces.ended(span)
+        if found is None:
+            return
+        trace, parent_id, root = found
+        ours = kept is not None and kept[0] == span.context
+        beside: Mapping[str, Any] = kept[1] if kept is not None and ours else {}
+        trace.ours = trace.ours or ours
+        self._put(Ended(span, beside, trace, parent_id, root, _size(span, beside)))
+
+    def take(self, spans: Sequence[ReadableSpan]) -> None:
+        """Queue spans whose start was not seen here, as a plain exporter gets them; ours are known by their scope."""
+        for span in spans:
+            if span.context is not None:
+                trace, parent_id, root = self._traces.adopted(span)
+                scope = span.instrumentation_scope
+                trace.ours = trace.ours or (scope is not None and scope.name == SCOPE)
+                self._put(Ended(span, {}, trace, parent_id, root, _size(span, {})))
+
+    def _put(self, ended: Ended) -> None:
+        with self._lock:
+            self.counts.observed += 1
+            queue = self._queue
+            if len(queue.items) >= self.limits.spans or queue.bytes + ended.size > self.limits.bytes:
+                self.counts.dropped += 1
+                return
+            queue.items.append(ended)
+            queue.bytes += ended.size
+            full = len(queue.items) >= self.limits.batch
+        if self._sync:
+            self.write_out()
+            return
+        if self._thread is None:
+            self._start()
+        if full:
+            self._wake.set()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dspy-trace-spool", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while self.live or self._queue.items:
+            self._wake.wait(self.limits.seconds)
+            self._wake.clear()
+            shielded("writing spans", self.write_out)
+        self._thread = None
+
+    def write_out(self) -> None:
+        """Hand on all that is queued, now and on this thread."""
+        with self._writing:
+            with self._lock:
+                queue, self._queue = self._queue, _Queue()
+            groups: dict[int, tuple[LiveTrace, list[Ended]]] = {}
+            for ended in queue.items:
+                groups.setdefault(id(ended.trace), (ended.trace, []))[1].append(ended)
+            decided = [(trace, spans) for trace, spans in groups.values() if self._decide(trace, spans)]
+            if decided:
+                self._write(decided)
+                with self._lock:
+                    self.counts.handed_on += sum(len(spans) for _, spans in decided)
+
+    def _decide(self, trace: LiveTrace, spans: list[Ended]) -> bool:
+        """Return whether `spans` are to be handed on, those that waited for the answer with them.
+
+        Until a trace holds a span of ours its spans wait; when its local roots have ended without one, it is filtered.
+        """
+        if trace.ours or self._foreign:
+            spans[:0] = trace.undecided
+            trace.undecided = []
+            return True
+        trace.undecided += spans
+        with self._lock:
+            if trace.open == 0:
+                self.counts.filtered += len(trace.undecided)
+                trace.undecided = []
+            elif len(trace.undecided) > self.limits.undecided:
+                self.counts.dropped += len(trace.undecided) - self.limits.undecided
+                trace.undecided = trace.undecided[-self.limits.undecided :]
+        return False
+
+    def shutdown(self) -> None:
+        """Write out what is queued. A provider that shuts down is not the end of the program."""
+        shielded("writing spans", self.write_out)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Write out what is queued."""
+        shielded("writing spans", self.write_out)
+        return True
+
+    def queued(self) -> int:
+        """Return how many spans wait in memory, undecided ones included."""
+        with self._lock:
+            counts = self.counts
+            return counts.observed - counts.dropped - counts.filtered - counts.handed_on
+
+    def forked(self) -> None:
+        """Begin anew in a child process: the parent's spans are the parent's to write, its threads are not here."""
+        self._lock, self._writing = threading.Lock(), threading.RLock()
+        self._queue, self._thread = _Queue(), None
+        self._wake, self.counts = threading.Event(), Counts()
+        self._traces.forked()
+
+
+def _size(span: ReadableSpan, beside: Mapping[str, Any]) -> int:
+    """Return about how many bytes a span holds."""
+    size = 512
+    for value in (span.attributes or {}).values():
+        size += len(value) if isinstance(value, str) else 16
+    for value in beside.values():
+        # Captured content is ``orjson.Fragment``: JSON text that is not parsed again.
+        text = getattr(value, "contents", value)
+        size += len(text) if isinstance(text, str | bytes) else 16
+    return size
+
+
+_processors: weakref.WeakSet[SpoolProcessor] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for processor in list(_processors):
+        processor.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

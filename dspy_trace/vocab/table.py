@@ -1,0 +1,66 @@
+"""The attribute table of the README, out of the docstrings in ``keys.py``: ``python -m dspy_trace.vocab.table``."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+_EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
+
+
+class Entry(NamedTuple):
+    """One constant of ``keys.py``."""
+
+    constant: str
+    name: str
+    value: str
+    example: str
+
+    @property
+    def is_event(self) -> bool:
+        return self.constant.startswith("EVENT_")
+
+
+def entries() -> Iterator[Entry]:
+    """Yield every constant, as it stands in the file.
+
+    Raises:
+        ValueError: a constant has no docstring that ends in an example.
+    """
+    body = ast.parse(Path(__file__).with_name("keys.py").read_text("utf-8")).body
+    for statement, following in zip(body, [*body[1:], None], strict=True):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            constant = statement.target.id
+            told = " ".join(_docstring(following).split())
+            example = _EXAMPLE.search(told)
+            if example is None or statement.value is None:
+                raise ValueError(f"keys.{constant} needs a docstring that ends in 'Example: ``...``.'")
+            value = told[: example.start()].rstrip(".")
+            yield Entry(constant, ast.literal_eval(statement.value), _markdown(value), _markdown(example[1]))
+
+
+def table() -> str:
+    """Return the table as Markdown: attributes, then events."""
+    found = list(entries())
+    lines = ["| attribute | value | example |", "|---|---|---|"]
+    lines += [f"| `{entry.name}` | {entry.value} | {entry.example} |" for entry in found if not entry.is_event]
+    lines += ["", "| event | what happened | attributes |", "|---|---|---|"]
+    lines += [f"| `{entry.name}` | {entry.value} | {entry.example} |" for entry in found if entry.is_event]
+    return "\n".join(lines) + "\n"
+
+
+def _docstring(statement: ast.stmt | None) -> str:
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        return str(statement.value.value)
+    return ""
+
+
+def _markdown(text: str) -> str:
+    return text.replace("``", "`").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(table(), end="")  # noqa: T201  # this is its output

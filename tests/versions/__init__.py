@@ -1,0 +1,1 @@
+"""What runs in an environment with another DSPy. No tests of its own."""

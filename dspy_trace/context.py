@@ -31,15 +31,13 @@ def _suppression_keys() -> tuple[str, ...]:
         return tuple(key for key in otel_context.get_current() if key not in before)
 
 
-_SUPPRESSED: Final = _suppression_keys()
+SUPPRESSIONS: Final = frozenset(_suppression_keys())
+"""Keys that are true where instrumentation is suppressed."""
 
 
 def is_suppressed(context: Context) -> bool:
     """Return whether ``suppress_instrumentation()`` is in force."""
-    for key in _SUPPRESSED:  # noqa: SIM110  # any() would make a generator for each call
-        if context.get(key):
-            return True
-    return False
+    return any(context.get(key) for key in SUPPRESSIONS)
 
 
 def within(context: Context, span: Span | None, call: object) -> Context:
@@ -52,6 +50,12 @@ def within(context: Context, span: Span | None, call: object) -> Context:
 def rootless(context: Context) -> Context:
     """Return `context` without a current span: what starts in it starts a trace."""
     return Context({key: value for key, value in context.items() if key != SPAN})
+
+
+def is_innermost(instance: Any) -> bool:
+    """Return whether the innermost observed call is one of `instance`."""
+    call: Any = otel_context.get_current().get(CALL)
+    return call is not None and call.instance is instance
 
 
 def leave(token: Token[Context], context: Context | None) -> None:
@@ -75,7 +79,7 @@ def attach(context: Context) -> Token[Any]:
 
 
 waiting: dict[int, tuple[int, Any, Context]] = {}
-"""By waiting thread: the worker thread that it waits for, the item that this works on, and the waiting one's context."""
+"""By waiting thread: the worker thread that it waits for, the item that it handed over, and its context."""
 
 
 @contextmanager

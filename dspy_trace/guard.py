@@ -49,6 +49,17 @@ def ask(function: Callable[..., Any], *args: Any, default: Any = None) -> Any:
         return default
 
 
+def attempt(function: Callable[..., Any], *args: Any) -> tuple[Any, Exception | None]:
+    """Return what ``function(*args)`` returns and ``None``, or ``None`` and what it raised, for the caller to judge.
+
+    For libraries that raise what they please, where each kind means something else to be done.
+    """
+    try:
+        return function(*args), None
+    except Exception as error:
+        return None, error
+
+
 def unseen(error: BaseException) -> None:
     """Take the caller's frame out of the traceback of `error`, which passes through it; to be followed by ``raise``.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
+import logging
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,16 +15,21 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 from opentelemetry.trace import TracerProvider
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
-from dspy_trace.guard import shielded
+from dspy_trace.guard import ask, shielded
 from dspy_trace.settings import Settings, resolve
 
 if TYPE_CHECKING:
     from dspy_trace.export.outlet import Outlet
     from dspy_trace.patching import Patches
 
-SUPPORTED = ("dspy >= 2.6.24",)
+logger = logging.getLogger("dspy_trace")
+
+OLDEST = "2.6.24"
+"""The oldest DSPy that is traced."""
+
+SUPPORTED = (f"dspy >= {OLDEST}",)
 """What :meth:`DSPyInstrumentor.instrumentation_dependencies` asks for."""
 
 
@@ -60,6 +67,12 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
             TypeError: an argument has the wrong type.
             ValueError: an argument is none of the words allowed for it.
         """
+        if not kwargs.get("skip_dep_check") and not kwargs.get("raise_exception_on_conflict"):
+            problem = _problem()
+            if problem is not None:
+                logger.warning(problem)
+                return
+            kwargs["skip_dep_check"] = True
         super().instrument(**kwargs)
 
     def _instrument(self, **kwargs: Any) -> None:
@@ -125,7 +138,7 @@ def _start(dspy: ModuleType) -> None:
     if outlet is not None:
         observer.beside, observer.joined = outlet.beside(request.settings), outlet.join
     activate(observer)
-    _patches.append(Patches(rows_for(request.settings.detail, _dspy_version()), make))
+    _patches.append(Patches(rows_for(request.settings.detail, _dspy_version(dspy)), make))
     for name in _patches[0].modules():
         _when_imported(name)
 
@@ -140,6 +153,38 @@ def _zero_code_outlet() -> Outlet | None:
     return made
 
 
-def _dspy_version() -> tuple[int, int]:
-    version = Version(importlib.metadata.version("dspy"))
+def _problem() -> str | None:
+    """Return why there is nothing to trace and what to do about it, or ``None``."""
+    installed = _installed()
+    if installed is None and ask(importlib.util.find_spec, "dspy") is None:
+        return (
+            "dspy-trace: DSPy is not installed in this environment, so nothing is traced. "
+            f"Install it, for example with: pip install 'dspy>={OLDEST}'"
+        )
+    if installed is not None and _version(installed) < Version(OLDEST):
+        return (
+            f"dspy-trace: DSPy {installed} is older than {OLDEST}, the oldest that can be traced, so nothing is. "
+            f"Upgrade it, for example with: pip install --upgrade 'dspy>={OLDEST}'"
+        )
+    return None
+
+
+def _installed() -> str | None:
+    """Return the version of the installed DSPy. A checkout on the path is not installed, and has none."""
+    try:
+        return importlib.metadata.version("dspy")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _version(text: Any) -> Version:
+    """Return `text` as a version; what is none, as a build of somebody's own may have, counts as the newest."""
+    try:
+        return Version(text)
+    except (InvalidVersion, TypeError):
+        return Version("9999")
+
+
+def _dspy_version(dspy: ModuleType) -> tuple[int, int]:
+    version = _version(_installed() or getattr(dspy, "__version__", None))
     return version.major, version.minor

@@ -41,7 +41,7 @@ def dumps(value: Any, limit: int = LIMIT, redact: Callable[[Any], Any] | None = 
         value = ask(redact, _Walk(limit).plain(value, MAX_DEPTH), default="[redact failed]")
     else:
         quick = _quick(value, limit)
-        if quick is not None and len(quick) <= limit:
+        if quick is not None:
             return quick
     budget, tries = limit, 0
     while budget > 0:
@@ -71,38 +71,29 @@ def cut_text(text: str, limit: int = LIMIT) -> str:
 
 
 def _quick(value: Any, limit: int) -> str | None:
-    """Return the JSON of a value that needs no walk."""
+    """Return the JSON of a value that needs no walk, as nearly all messages, inputs and outputs need none."""
+    if not _is_small(value, limit):
+        return None
     try:
-        return orjson.dumps(value).decode() if _is_small(value, limit) else None
+        text = orjson.dumps(value).decode()
     except (orjson.JSONEncodeError, RuntimeError):
         # A lone surrogate, or another thread is changing the value: the walk copes with both.
         return None
+    return None if len(text) > limit or BASE64 in text or '"data":' in text else text
 
 
 def _is_small(value: Any, room: int) -> bool:
-    """Return whether `value` is made of dicts, lists and strings alone and surely fits into `room` characters.
-
-    Nearly all messages, inputs and outputs do, and need no walk.
-    """
-    left = [value]
-    while left:
-        item = left.pop()
+    """Return whether `value` is made of dicts, lists and strings alone and fits into about `room` characters."""
+    found = [value]
+    for item in found:
         kind = type(item)
         room -= 4
         if kind is str:
             room -= len(item)
-            if room <= 0 or BASE64 in item:
-                return False
         elif kind is dict:
-            if len(item) > room:
-                return False
-            for key in item:
-                if type(key) is not str or key == "data":
-                    return False
-                room -= len(key)
-            left.extend(item.values())
+            found += item.values()
         elif kind is list:
-            left.extend(item[: room + 1])
+            found += item[: max(room, 0)]
         else:
             return False
         if room <= 0:
@@ -114,17 +105,17 @@ def _encode(plain: Any) -> str:
     try:
         return orjson.dumps(plain).decode()
     except orjson.JSONEncodeError:
-        return orjson.dumps(_mended(plain)).decode()
+        return orjson.dumps(mended(plain)).decode()
 
 
-def _mended(plain: Any) -> Any:
-    """Replace lone surrogates, which no UTF-8 text can hold."""
+def mended(plain: Any) -> Any:
+    """Replace lone surrogates in plain data, which no UTF-8 text can hold."""
     if isinstance(plain, str):
         return plain.encode("utf-8", "replace").decode()
     if isinstance(plain, dict):
-        return {_mended(key): _mended(value) for key, value in plain.items()}
+        return {mended(key): mended(value) for key, value in plain.items()}
     if isinstance(plain, list):
-        return [_mended(value) for value in plain]
+        return [mended(value) for value in plain]
     return plain
 
 

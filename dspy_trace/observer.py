@@ -49,6 +49,10 @@ class Observer:
         }
         self.span_capture: Callable[[Any], str] | None = None
         self._bound(settings.value_limit)
+        self.picky = settings.detail == "minimal"
+        """Whether :meth:`wants` has to be asked."""
+        self.muted = _muted(settings)
+        """Kinds of calls that, with all beneath them, are only counted and not traced."""
         self.beside: Beside | None = None
         self.joined: Callable[[TracerProvider], None] | None = None
         """Called with each provider that traces are about to be recorded by."""
@@ -75,15 +79,7 @@ class Observer:
 
     def wants(self, fact: facts.Fact) -> bool:
         """Return whether the detail asked for includes `fact`."""
-        if self.settings.detail != "minimal" or not isinstance(fact, facts.ModuleCall):
-            return True
-        return fact.outermost or fact.agent
-
-    def mutes(self, kind: type[facts.Fact]) -> bool:
-        """Return whether such a call, and all beneath it, is only counted and not traced."""
-        if kind is facts.Evaluation:
-            return not self.settings.traces_from_eval
-        return kind is facts.Compilation and not self.settings.traces_from_compile
+        return not self.picky or not isinstance(fact, facts.ModuleCall) or fact.outermost or fact.agent
 
     def text(self, value: str) -> str:
         """Return captured text, such as an exception's, redacted and within bounds."""
@@ -96,6 +92,11 @@ class Observer:
         self._limit = limit
         if self.settings.content_on_spans:
             self.span_capture = capture_of(self.settings, limit)
+
+
+def _muted(settings: Settings) -> frozenset[type[facts.Fact]]:
+    traced = {facts.Evaluation: settings.traces_from_eval, facts.Compilation: settings.traces_from_compile}
+    return frozenset(kind for kind, wanted in traced.items() if not wanted)
 
 
 def capture_of(settings: Settings, limit: int = LIMIT) -> Callable[[Any], str]:

@@ -39,7 +39,6 @@ _ROOTS_BENEATH: Final = frozenset({facts.Evaluation, facts.Compilation})
 _UNITS: Final = frozenset({facts.ExampleRun, facts.Evaluation, facts.Compilation})
 """Units of work that have sums of their own, besides the outermost modules."""
 
-
 _COUNTED: Final = frozenset({facts.LMCall, facts.DecisionCall})
 """What adds to the sums, whether its span is recorded or not."""
 
@@ -83,17 +82,17 @@ def _begin(
     if observer is None:
         return None
     tracer = observer.tracer() if above is None else above.tracer
-    if tracer is None or place.is_suppressed(context):
+    if tracer is None or (not place.SUPPRESSIONS.isdisjoint(context) and place.is_suppressed(context)):
         return None
-    if door is not None and above is not None and above._instance is instance and door.is_behind(above.door):
+    if door is not None and above is not None and above.instance is instance and door.is_behind(above.door):
         return None
     module = above.module if above is not None else None
     fact = reader.begin(instance, args, kwargs, module.fact if module is not None else None)
-    if fact is None or not observer.wants(fact):
+    if fact is None or (observer.picky and not observer.wants(fact)):
         return None
     if type(fact) is facts.LMCall and above is not None and type(above.fact) is facts.LMCall:
         above.fact.relays = True
-    call = Call(observer, tracer, reader, instance, fact, above)
+    call = Call(observer, tracer, reader, instance, fact, above, module)
     call.door = door
     call.start(context)
     return call
@@ -108,7 +107,6 @@ class Call:
         "_context",
         "_deferred",
         "_failed_beneath",
-        "_instance",
         "_module",
         "_muted",
         "_open",
@@ -119,6 +117,7 @@ class Call:
         "above",
         "door",
         "fact",
+        "instance",
         "observer",
         "span",
         "tally",
@@ -126,7 +125,14 @@ class Call:
     )
 
     def __init__(
-        self, observer: Observer, tracer: Tracer, reader: Reader, instance: Any, fact: Any, above: Call | None
+        self,
+        observer: Observer,
+        tracer: Tracer,
+        reader: Reader,
+        instance: Any,
+        fact: Any,
+        above: Call | None,
+        module: Call | None,
     ) -> None:
         self.observer = observer
         self.tracer = tracer
@@ -137,12 +143,12 @@ class Call:
         self.tally: facts.Tally | None = above.tally if above is not None else None
         kind = type(fact)
         # Not itself for a module's: a reference cycle would leave every call to the garbage collector.
-        self._module: Call | None = None if kind in _UNITS or above is None else above.module
+        self._module: Call | None = None if kind in _UNITS else module
         if kind in _UNITS or (kind is facts.ModuleCall and fact.outermost):
             self.tally = fact.tally = facts.Tally(self.tally)
-        self._muted: bool = (above is not None and above._muted) or observer.mutes(kind)
+        self._muted: bool = (above is not None and above._muted) or kind in observer.muted
         self._reader = reader
-        self._instance = instance
+        self.instance = instance
         self._attributes: Attributes | None = None
         self._beside: dict[str, Any] | None = None
         self._result: Any = None
@@ -211,27 +217,23 @@ class Call:
     def enter(self) -> Token[Any]:
         """Make the span current again, for one step of a stream."""
         self._stepping = True
-        return attach(self._context if self._context is not None else get_current())
+        return attach(self._context or get_current())
 
     def leave(self, token: Token[Any]) -> None:
         """End a step of a stream."""
         self._stepping = False
-        place.leave(token, self._context if self._context is not None else get_current())
-        self._release()
+        place.leave(token, self._context or get_current())
+        if not self._open:
+            self._forget()
 
     def _forget(self) -> None:
-        """Let go of errors: their tracebacks hold this call, so that all they hold would wait for the collector."""
+        """Let go of what holds this call, errors by their tracebacks, or all of it would wait for the collector."""
         self._failed_beneath = None
         if type(self.fact) is facts.ModuleCall:
             self.fact.trouble = None
         elif type(self.fact) is facts.LMCall:
             self.fact.failed_attempt = None
-        if self._deferred:
-            self._release()
-
-    def _release(self) -> None:
-        """Let go of the context of a stream that is over."""
-        if not self._open and not self._stepping:
+        if not self._stepping:
             self._context = None
 
     def finish(self, error: BaseException | None = None, result: Any = None) -> None:
@@ -244,19 +246,16 @@ class Call:
                 shielded("ending a call", self._end, self._attributes, error)
             elif type(self.fact) in _COUNTED:
                 shielded("counting a call", self._count, error)
-            self._forget()
+            if error is not None or self._failed_beneath is not None or self._deferred:
+                self._forget()
 
     def happened(self, event: facts.Fact) -> None:
         """Record something that happened during this call."""
-        if self._open:
-            self._event(event)
-
-    def _event(self, event: facts.Fact) -> None:
-        if self._attributes is not None:
+        if self._open and self._attributes is not None:
             self.span.add_event(*self.observer.vocabularies[0].event(event))
 
     def _count(self, error: BaseException | None) -> None:
-        self._reader.end(self.fact, self._instance, self._result, error)
+        self._reader.end(self.fact, self.instance, self._result, error)
         if self.tally is not None:
             self.tally.add(self.fact)
 
@@ -267,10 +266,10 @@ class Call:
             if kind in _COUNTED:
                 self._count(error)
             else:
-                self._reader.end(fact, self._instance, self._result, error)
-            if kind is facts.ExampleRun and fact.score is not None:
-                self._event(facts.Scored(fact.metric or "metric", fact.score))
+                self._reader.end(fact, self.instance, self._result, error)
             observer = self.observer
+            if kind is facts.ExampleRun and fact.score is not None:
+                span.add_event(*observer.vocabularies[0].event(facts.Scored(fact.metric or "metric", fact.score)))
             for spelling in observer.spellings[kind]:
                 attributes.update(spelling.at_end(fact, observer.span_capture))
             if self._beside is not None and observer.beside is not None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from dspy_trace.points import Place
-from dspy_trace.wrapping import Patch, Wrapper, plain
+from dspy_trace import context as place
+from dspy_trace.points import Call, Place
+from dspy_trace.wrapping import Observed, Patch, Wrapper, plain
 
 Make = Callable[[Place, Patch, Callable[[Any], bool]], Wrapper]
 """Makes the wrapper of a row: ``make(point, patch, is_nearest)``."""
@@ -36,7 +37,7 @@ class Row:
 
         Where another is nearer, that one observes, and this is a ``super()`` call.
         """
-        method, owners = self.method, self._owners
+        method, owners, may_be_gone = self.method, self._owners, isinstance(self.point, Call)
 
         def is_nearest(instance: Any) -> bool:
             for base in type(instance).__mro__:
@@ -45,8 +46,11 @@ class Row:
                     if base_key == key:
                         return True
                     if base_key in owners:
-                        return False
-            return True
+                        # If something else stands there now, it either calls ours, which has observed, or replaced it.
+                        covered = type(base.__dict__[method]) is not Observed
+                        return covered and may_be_gone and not place.is_innermost(instance)
+            # No instance of the class: a static or a class method, or a call with something else as ``self``.
+            return False
 
         return is_nearest if self.cls else lambda instance: True
 

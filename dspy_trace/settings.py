@@ -26,6 +26,12 @@ Example: ``sync``."""
 FOREIGN = "DSPY_TRACE_FOREIGN"
 """``all`` sends traces that hold no DSPy call to MLflow, too. Example: ``all``."""
 
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+"""Where an OTLP collector listens (OpenTelemetry SDK). Example: ``http://localhost:4318``."""
+
+OTLP_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+"""How to speak to it (OpenTelemetry SDK). Example: ``http/protobuf``."""
+
 BSP_QUEUE = "OTEL_BSP_MAX_QUEUE_SIZE"
 """Most spans that wait in memory (OpenTelemetry SDK). Example: ``20000``."""
 
@@ -34,6 +40,76 @@ BSP_BATCH = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 
 BSP_DELAY = "OTEL_BSP_SCHEDULE_DELAY"
 """Longest time that spans wait in memory, in milliseconds (OpenTelemetry SDK). Example: ``200``."""
+
+TRACKING_URI = "MLFLOW_TRACKING_URI"
+"""Where MLflow keeps its store (MLflow; ``mlflow.set_tracking_uri`` writes it). Example: ``http://127.0.0.1:5000``."""
+
+EXPERIMENT_ID = "MLFLOW_EXPERIMENT_ID"
+"""Id of the experiment (MLflow; ``mlflow.set_experiment`` writes it). Example: ``1``."""
+
+EXPERIMENT_NAME = "MLFLOW_EXPERIMENT_NAME"
+"""Name of the experiment (MLflow). Example: ``support desk``."""
+
+TRACKING_CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+"""What opens a tracking server (MLflow): basic authentication or a bearer token. Never stored. Example: ``alice``."""
+
+TRACKING_INSECURE_TLS = "MLFLOW_TRACKING_INSECURE_TLS"
+"""``true`` does not verify the server's certificate (MLflow). Example: ``true``."""
+
+TRACKING_SERVER_CERT = ("MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""File of the authorities to trust, first that is set (MLflow, requests). Example: ``/etc/ssl/company.pem``."""
+
+TRACKING_CLIENT_CERT = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
+"""File with the client's certificate and key (MLflow). Example: ``/etc/ssl/me.pem``."""
+
+SPOOL_DIR = "DSPY_TRACE_SPOOL_DIR"
+"""Folder of the spool, instead of one in the platform's state folder. Example: ``/var/tmp/traces``."""
+
+SPOOL_BYTES = "DSPY_TRACE_SPOOL_BYTES"
+"""Most bytes that the spool holds; beyond, the oldest are dropped and counted. Example: ``268435456``."""
+
+SPOOL_SECONDS = "DSPY_TRACE_SPOOL_SECONDS"
+"""Oldest that undelivered spans become; beyond, they are dropped and counted. Example: ``604800``."""
+
+EXIT_WAIT = "DSPY_TRACE_EXIT_WAIT"
+"""Seconds that the end of the program waits for delivery, at most. Example: ``30``."""
+
+WORKER = "DSPY_TRACE_WORKER"
+"""``off`` starts no worker process: what goes to a database waits for ``dspy-trace flush``. Example: ``off``."""
+
+WORKER_IDLE = "DSPY_TRACE_WORKER_IDLE"
+"""Seconds after which the worker process ends when there is nothing to do and nobody to do it for. Example: ``60``."""
+
+WORKER_CREDENTIAL = "DSPY_TRACE_WORKER_CREDENTIAL"
+"""Tracking URI of a database with its password; set for the worker process alone, by who starts it. Example:
+``postgresql://me:secret@db/mlflow``."""
+
+WORKER_SETS = {
+    "OTEL_SDK_DISABLED": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "true",
+}
+"""What the worker process is told: to make no spans, and to ask nobody on the network for anything."""
+
+WORKER_DEFAULTS = {"PGCONNECT_TIMEOUT": "10"}
+"""What it is told unless the program has been told otherwise: for how many seconds PostgreSQL's client tries."""
+
+WORKER_LACKS = (
+    r"(OTEL_|COVERAGE_|COV_CORE_|PYTEST_).*|PYTHONWARNINGS|PYTHONINSPECT|PYTHONSTARTUP|PYTHONBREAKPOINT|MLFLOW_RUN_ID"
+)
+"""What of the program's environment is not for the worker process: what would trace, measure or steer it."""
+
+PYTHON_PATH = "PYTHONPATH"
+"""Folders where Python looks for modules first (Python). Example: ``/home/me/project``."""
+
+STATE_HOME = "XDG_STATE_HOME"
+"""Folder for what programs keep between runs (XDG). Example: ``/home/me/.local/state``."""
+
+LOCAL_APP_DATA = "LOCALAPPDATA"
+"""The same on Windows (Windows). Example: ``C:\\Users\\me\\AppData\\Local``."""
+
+KUBERNETES = "KUBERNETES_SERVICE_HOST"
+"""Set inside a Kubernetes container, which ends with its program (Kubernetes). Example: ``10.0.0.1``."""
 
 SPAN_VALUE_LIMIT = "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"
 """Longest attribute value of a span, in characters (OpenTelemetry SDK). Example: ``4096``."""

@@ -37,7 +37,7 @@ class Door:
     def is_behind(self, other: Door | None) -> bool:
         """Return whether a call through this door, directly beneath one of the same object, belongs to that one.
 
-        DSPy's own classes go through neither: what they run may, and is then a call of its own.
+        Only if a subclass defined that one: DSPy's own run a ``forward``, whose ``self(...)`` is a call of its own.
         """
         return other is not None and other.overrides and other.name != self.name
 
@@ -99,47 +99,65 @@ def _around(kind: type[facts.Fact]) -> Call | None:
     return call if type(call.fact) is kind else None
 
 
-def _notes(point: Note, patch: Patch, is_nearest: IsNearest) -> Wrapper:
-    notes, kind = point.notes, point.within
-    assert notes is not None
-    cls = type(notes)
-    sees_start, sees_result = cls.before is not Notes.before, cls.returned is not Notes.returned
-    sees_failure = cls.failed is not Notes.failed
+class _NoteTaker:
+    """Tells notes what happens during a call."""
 
-    def begin(instance: Any, args: Args, kwargs: Kwargs) -> Call | None:
-        call = _around(kind) if patch.live and is_nearest(instance) else None
-        if call is not None and sees_start:
-            _note(call, notes.before, instance, args, kwargs)
+    __slots__ = ("_failures", "_is_nearest", "_kind", "_notes", "_patch", "_results", "_starts", "idle")
+
+    def __init__(self, point: Note, patch: Patch, is_nearest: IsNearest) -> None:
+        assert point.notes is not None
+        self._notes, self._kind, self._patch, self._is_nearest = point.notes, point.within, patch, is_nearest
+        cls = type(point.notes)
+        self._starts = cls.before is not Notes.before
+        self._results = cls.returned is not Notes.returned
+        self._failures = cls.failed is not Notes.failed
+        self.idle = not self._starts and not self._results
+        """Whether there is nothing to do unless the call fails."""
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs) -> Call | None:
+        """Return the call that the notes are about, having told them how this begins."""
+        call = _around(self._kind) if self._patch.live and self._is_nearest(instance) else None
+        if call is not None and self._starts:
+            _note(call, self._notes.before, instance, args, kwargs)
         return call
 
-    def fail(call: Call | None, instance: Any, error: BaseException) -> None:
-        # What only looks at failures has not looked for its call before there is one.
-        if sees_failure and not sees_start and not sees_result:
-            call = begin(instance, (), {})
-        if sees_failure and call is not None:
-            _note(call, notes.failed, instance, error)
+    def end(self, call: Call, instance: Any, result: T) -> T:
+        """Tell the notes what came of it."""
+        if self._results:
+            _note(call, self._notes.returned, instance, result)
+        return result
+
+    def fail(self, call: Call | None, instance: Any, error: BaseException) -> None:
+        """Tell the notes that it failed."""
+        if self._failures and self.idle:
+            call = self.begin(instance, (), {})
+        if self._failures and call is not None:
+            _note(call, self._notes.failed, instance, error)
+
+
+def _notes(point: Note, patch: Patch, is_nearest: IsNearest) -> Wrapper:
+    taker = _NoteTaker(point, patch, is_nearest)
+    idle = taker.idle
 
     def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-        call = begin(instance, args, kwargs) if sees_start or sees_result else None
+        call = taker.begin(instance, args, kwargs) if not idle else None
         try:
             result = wrapped(*args, **kwargs)
         except BaseException as error:
-            fail(call, instance, error)
+            taker.fail(call, instance, error)
+            unseen(error)
             raise
-        if sees_result and call is not None:
-            _note(call, notes.returned, instance, result)
-        return result
+        return taker.end(call, instance, result) if call is not None else result
 
     async def awaiting(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-        call = begin(instance, args, kwargs) if sees_start or sees_result else None
+        call = taker.begin(instance, args, kwargs) if not idle else None
         try:
             result = await wrapped(*args, **kwargs)
         except BaseException as error:
-            fail(call, instance, error)
+            taker.fail(call, instance, error)
+            unseen(error)
             raise
-        if sees_result and call is not None:
-            _note(call, notes.returned, instance, result)
-        return result
+        return taker.end(call, instance, result) if call is not None else result
 
     return awaiting if _is_async(patch) else wrapper
 

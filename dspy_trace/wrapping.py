@@ -4,8 +4,8 @@ A :class:`Patch` puts one wrapper on one attribute. :meth:`Patch.undo` leaves th
 
 * nothing on top of ours: the identical original object is back (or the attribute is gone, if it was inherited);
 * wrapt wrappers on top: they stay and keep working, ours is taken out from beneath them;
-* a plain closure on top: nothing can be taken out, so ours stays as a pass-through of one test, and a later patch of
-  the same attribute wakes it up again instead of wrapping twice.
+* a plain closure on top: nothing can be taken out, so ours stays as a pass-through of one test. A later patch of the
+  same attribute goes on top of the closure, where it can be taken off again; the one beneath sleeps on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import itertools
 import weakref
 from collections.abc import Callable
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import wrapt
 
@@ -54,7 +54,7 @@ class _Bound(BoundFunctionWrapper, metaclass=_MethodType):
     def __reduce_ex__(self, protocol: Any) -> Any:
         if isinstance(self.__wrapped__, MethodType | FunctionType):
             return getattr, (self._holder(), self.__wrapped__.__name__)
-        return copy.copy, (self.__wrapped__,)
+        return cast, (object, self.__wrapped__)
 
     def _holder(self) -> Any:
         """Return what the method was taken from: the instance, or the class."""
@@ -81,11 +81,11 @@ class Observed(FunctionWrapper):
         return repr(self.__wrapped__)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        name: str = self.__wrapped__.__qualname__
+        name: str = getattr(self.__wrapped__, "__qualname__", ".")
         if "." not in name:
             return name
-        # ``copy.copy`` of a function is the function: what unpickles has no need of us.
-        return copy.copy, (self.__wrapped__,)
+        # ``cast`` gives what it is given, and is there where we are not.
+        return cast, (object, self.__wrapped__)
 
     def __copy__(self) -> Any:
         return self
@@ -103,8 +103,8 @@ def plain(value: Any) -> Any:
 
 _MISSING = object()
 _serial = itertools.count()
-_asleep: dict[tuple[int, str], tuple[Patch, Any]] = {}
-"""Patches that could not be taken out, with the object that covers them, by owner and attribute."""
+_covered: dict[tuple[int, str], tuple[weakref.ref[Any], int]] = {}
+"""Attributes with one of ours that could not be taken out, and the ``id()`` of what covers it."""
 
 
 class Patch:
@@ -129,14 +129,8 @@ class Patch:
         return self._owner()
 
     def wrap(self, make: Callable[[Patch], Wrapper]) -> Patch:
-        """Put the wrapper that `make` returns on the attribute; return the patch that is now in force."""
-        owner = self.owner
-        asleep, cover = _asleep.get((id(owner), self.name), (None, None))
-        if asleep is not None and cover is self._original and asleep.owner is owner:
-            del _asleep[id(owner), self.name]
-            asleep.live = True
-            return asleep
-        target = self._original if self._original is not _MISSING else getattr(owner, self.name)
+        """Put the wrapper that `make` returns on the attribute."""
+        target = self._original if self._original is not _MISSING else getattr(self.owner, self.name)
         return self.put(Observed(target, make(self)))
 
     def put(self, ours: Any) -> Patch:
@@ -152,25 +146,51 @@ class Patch:
         if owner is None:
             return
         current = vars(owner).get(self.name, _MISSING)
-        if current is self._ours:
+        if self._is_ours(current):
             if self._original is _MISSING:
                 delattr(owner, self.name)
             else:
                 setattr(owner, self.name, self._original)
-        elif current is not _MISSING and not self._splice(current):
-            _asleep[id(owner), self.name] = (self, current)
+        elif current is not _MISSING and not self._is_gone(current) and not self._splice(current):
+            _covered[id(owner), self.name] = (self._owner, id(current))
+
+    def _is_ours(self, value: Any) -> bool:
+        """Return whether `value` is ours, as it stands in the class or as ``getattr`` takes it from there."""
+        return value is self._ours or (type(value) is _Bound and value._self_parent is self._ours)
+
+    def _is_gone(self, current: Any) -> bool:
+        """Return whether somebody has put back what was beneath ours, or part of that."""
+        if _is_copy(current, self._original):
+            return True
+        beneath = self._original
+        while beneath is not None:
+            # ``getattr`` takes a wrapt wrapper from the class in a bound form.
+            if beneath is current or beneath is getattr(current, "_self_parent", None):
+                return True
+            beneath = getattr(beneath, "__wrapped__", None)
+        return False
 
     def _splice(self, outer: Any) -> bool:
         while isinstance(outer, wrapt.BaseObjectProxy):
             inner = outer.__wrapped__
-            if inner is self._ours:
+            if self._is_ours(inner) and type(self._ours) is Observed:
                 outer.__wrapped__ = self._ours.__wrapped__
                 return True
             outer = inner
         return False
 
 
+def _is_copy(function: Any, original: Any) -> bool:
+    """Return whether `function` was made anew of the same code, as unpickling a class by value does."""
+    plain_ones = isinstance(function, FunctionType) and isinstance(original, FunctionType)
+    return plain_ones and not hasattr(function, "__wrapped__") and function.__code__ == original.__code__
+
+
 def leftovers() -> list[str]:
     """Return the attributes that still carry a sleeping wrapper of ours, such as ``dspy.Predict.__call__``."""
-    patches = [(patch.owner, name) for (_, name), (patch, _) in _asleep.items()]
-    return sorted(f"{getattr(owner, '__qualname__', owner)}.{name}" for owner, name in patches if owner is not None)
+    found = []
+    for (_, name), (ref, cover) in list(_covered.items()):
+        owner = ref()
+        if owner is not None and id(vars(owner).get(name)) == cover:
+            found.append(f"{getattr(owner, '__qualname__', None) or owner.__name__}.{name}")
+    return sorted(found)

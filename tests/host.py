@@ -23,6 +23,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import metrics, propagate, trace
 
 from dspy_trace.testing import Recording, record
+from dspy_trace.wrapping import leftovers
 from tests.parts.scripted_lm import ScriptedLM
 
 Scenario = Callable[[ScriptedLM], Any]
@@ -175,3 +176,10 @@ def same(scenario: Scenario, **kwargs: Any) -> Recording:
     if bare.raised is not None:
         raise AssertionError(f"the program failed: {bare.raised}")
     return trace
+
+
+def left_on_dspy() -> list[str]:
+    """Return the attributes of DSPy's that still carry something of ours; what other tests left on their own classes
+    until the garbage is collected does not count.
+    """
+    return [name for name in leftovers() if "<locals>" not in name]

@@ -16,7 +16,6 @@ from tests.host_programs import Nested, program
 from tests.parts.scripted_answers import fill, in_turn
 from tests.parts.scripted_lm import ScriptedLM
 
-
 _has_optuna = importlib.util.find_spec("optuna") is not None
 
 
@@ -143,14 +142,14 @@ def wrong_arguments(server: ScriptedLM) -> Any:
         lambda: dspy.Predict("question -> answer")("Why?"),
         lambda: dspy.Predict("question -> answer")(question="Why?", lm="gpt"),
         lambda: dspy.Predict("question -> answer")(instance="x"),
-        lambda: Nested()(),
+        Nested(),
         lambda: Nested()("q", question="q"),
         lambda: Nested()(other="q"),
         lambda: dspy.Tool(f)(1),
         lambda: dspy.Tool(f)(x="no number"),
         lambda: dspy.Tool(f)(y=1),
         lambda: dspy.Evaluate(devset=[])(Nested()),
-        lambda: dspy.Evaluate(devset=[])(),
+        dspy.Evaluate(devset=[]),
         lambda: dspy.BootstrapFewShot().compile(),
         lambda: dspy.settings.lm(1, 2, 3, 4, 5),
     ]

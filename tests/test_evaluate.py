@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from textwrap import dedent
 from typing import Any
 
 import dspy
@@ -198,16 +199,16 @@ def test_an_evaluation_inside_an_example_has_examples_of_its_own() -> None:
 
     with balanced() as trace, dspy.context(lm=lm()):
         evaluate(["a"], threads=2, program=Outer())
-    assert trace.tree(events=False) == """
-evaluate Outer
-evaluate_example Outer (linked)
-  invoke_workflow Outer
-    evaluate QA
-evaluate_example QA (linked)
-  invoke_workflow QA
-    Predict ask
-      chat dummy
-"""
+    assert trace.tree(events=False) == dedent("""
+        evaluate Outer
+        evaluate_example Outer (linked)
+          invoke_workflow Outer
+            evaluate QA
+        evaluate_example QA (linked)
+          invoke_workflow QA
+            Predict ask
+              chat dummy
+    """)
     assert linked(trace, "evaluate_example QA", trace.one("evaluate QA"))
 
 

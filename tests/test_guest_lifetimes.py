@@ -86,9 +86,9 @@ def lm_fails(refs: Refs, thing: Thing) -> None:
 
 
 def server_fails(refs: Refs, thing: Thing) -> None:
-    with ScriptedLM(lambda body: Reply("broken", status=503, headers={"Retry-After": "0"})) as server:
-        with pytest.raises(dspy.LMServerError):
-            dspy.ChainOfThought("value: list -> answer")(value=[thing], lm=server.lm())
+    broken = Reply("broken", status=503, headers={"Retry-After": "0"})
+    with ScriptedLM(lambda body: broken) as server, pytest.raises(dspy.LMServerError):
+        dspy.ChainOfThought("value: list -> answer")(value=[thing], lm=server.lm())
 
 
 def generates_to_the_end(refs: Refs, thing: Thing) -> None:
@@ -132,7 +132,7 @@ def survivors(program: Callable[[Refs, Thing], None]) -> list[str]:
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_what_dies_untraced_dies_traced(program: Callable[[Refs, Thing], None]) -> None:
-    """Inputs and locals of a call, returned from or failed, are freed at once: no reference cycle of ours holds them."""
+    """Inputs and locals of a call, whether it returns or fails, are freed at once: no cycle of ours holds them."""
     bare = survivors(program)
     with record(detail="full", capture_content=True) as trace:
         traced = survivors(program)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from textwrap import dedent
 from typing import Any
 
 import dspy
@@ -66,16 +67,16 @@ def test_a_retriever_built_while_tracing_embeds_its_corpus_where_it_is_built() -
     with balanced() as trace:
         Builds()(query="a door")
         Finds(dspy.retrievers.EmbeddingsWithScores(CORPUS, dspy.Embedder(letters), k=1))(query="a cat")
-    assert trace.tree() == """
-invoke_workflow Builds
-  embeddings letters
-  retrieval Embeddings
-    embeddings letters
-embeddings letters
-invoke_workflow Finds
-  retrieval EmbeddingsWithScores
-    embeddings letters
-"""
+    assert trace.tree() == dedent("""
+        invoke_workflow Builds
+          embeddings letters
+          retrieval Embeddings
+            embeddings letters
+        embeddings letters
+        invoke_workflow Finds
+          retrieval EmbeddingsWithScores
+            embeddings letters
+    """)
 
 
 def test_an_embedder_behind_a_function_is_found_as_well() -> None:
@@ -98,11 +99,11 @@ def test_a_failing_embedder_fails_the_retrieval() -> None:
     program = Finds(retriever(dspy.Embedder(broken)))
     with balanced() as trace, pytest.raises(ConnectionError, match="no embedding today"):
         program(query="a lamp")
-    assert trace.tree() == """
-invoke_workflow Finds !ConnectionError
-  retrieval Embeddings !ConnectionError
-    embeddings broken !ConnectionError
-"""
+    assert trace.tree() == dedent("""
+        invoke_workflow Finds !ConnectionError
+          retrieval Embeddings !ConnectionError
+            embeddings broken !ConnectionError
+    """)
 
 
 def test_queries_that_are_embedded_together() -> None:
@@ -112,7 +113,7 @@ def test_queries_that_are_embedded_together() -> None:
     start = threading.Barrier(40)
 
     def ask(query: str) -> Any:
-        if int(query.split()[-1]) < 40:
+        if queries.index(query) < 40:
             start.wait(30)
         return Finds(found)(query=query).passages
 
@@ -149,8 +150,8 @@ def test_any_work_that_is_batched_so_finds_its_caller() -> None:
     with balanced() as trace, trace.provider.get_tracer("app").start_as_current_span("request"):
         assert batch("?") == "0"
     batch.close()
-    assert trace.tree() == """
-request
-  invoke_workflow Predict
-    chat dummy
-"""
+    assert trace.tree() == dedent("""
+        request
+          invoke_workflow Predict
+            chat dummy
+    """)

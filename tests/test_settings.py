@@ -28,6 +28,7 @@ def test_the_defaults() -> None:
     assert resolve(environ={}) == Settings()
     assert Settings() == Settings(
         content="NO_CONTENT",
+        content_refused=False,
         detail="standard",
         conventions=("genai",),
         redact=None,
@@ -85,10 +86,30 @@ def test_arguments_win_over_the_environment() -> None:
     environ = {CONTENT: "SPAN_ONLY", settings.DETAIL: "full", settings.CONVENTIONS: "nonsense"}
     assert resolve(environ=environ) == Settings(content="SPAN_ONLY", detail="full")
     assert resolve(capture_content=False, detail="minimal", conventions={"genai"}, environ=environ) == Settings(
-        detail="minimal"
+        content_refused=True, detail="minimal"
     )
     assert resolve(capture_content=True, environ={CONTENT: "NO_CONTENT"}).content == "SPAN_ONLY"
     assert resolve(capture_content="EVENT_ONLY", environ=environ).content == "EVENT_ONLY"
+
+
+@pytest.mark.parametrize(
+    ("argument", "word", "for_mlflow"),
+    [
+        (None, "", True),
+        (None, "SPAN_ONLY", True),
+        (None, "EVENT_ONLY", True),
+        (True, "NO_CONTENT", True),
+        ("EVENT_ONLY", "false", True),
+        (None, "NO_CONTENT", False),
+        (None, "false", False),
+        (None, "nonsense", False),
+        (False, "", False),
+        ("no_content", "SPAN_ONLY", False),
+    ],
+)
+def test_no_content_in_so_many_words_means_none_anywhere(argument: Any, word: str, for_mlflow: bool) -> None:
+    """Content goes into the user's own MLflow experiment unless it was refused, or nobody can tell what was meant."""
+    assert resolve(capture_content=argument, environ={CONTENT: word}).content_for_mlflow is for_mlflow
 
 
 @pytest.mark.parametrize("detail", ["minimal", "standard", "full"])

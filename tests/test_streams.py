@@ -6,6 +6,7 @@ import gc
 import inspect
 import threading
 from collections.abc import Callable, Generator
+from textwrap import dedent
 from typing import Any
 
 import dspy
@@ -134,7 +135,7 @@ def consume(consumer: Callable[[Pieces], Any]) -> Any:
     with dspy.context(lm=lm()):
         try:
             seen = consumer(program(question="?"))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, the traced run must raise it too
             seen = type(error), str(error)
     gc.collect()
     return seen, program.log
@@ -173,18 +174,18 @@ def test_the_span_is_current_in_the_generator_and_never_in_its_consumer() -> Non
                 with tracer.start_as_current_span("between"):
                     dspy.Predict("question -> answer")(question="mine")
             assert otel.get_current_span() is mine
-    assert trace.tree() == """
-consumer
-  invoke_workflow Piecewise
-    Predict say
-      chat dummy
-  between
-    invoke_workflow Predict
-      chat dummy
-  between
-    invoke_workflow Predict
-      chat dummy
-"""
+    assert trace.tree() == dedent("""
+        consumer
+          invoke_workflow Piecewise
+            Predict say
+              chat dummy
+          between
+            invoke_workflow Predict
+              chat dummy
+          between
+            invoke_workflow Predict
+              chat dummy
+    """)
 
 
 class Reader(dspy.Module):
@@ -203,16 +204,16 @@ def test_a_module_that_consumes_a_generator_keeps_its_own_calls() -> None:
     """Calls of the consumer stand beside the generator's span, sums include both."""
     with balanced() as trace, dspy.context(lm=lm()):
         Reader()()
-    assert trace.tree("dspy.usage.lm_calls") == """
-invoke_workflow Reader dspy.usage.lm_calls=3
-  Piecewise pieces
-    Predict pieces.say
-      chat dummy
-  Predict check
-    chat dummy
-  Predict check
-    chat dummy
-"""
+    assert trace.tree("dspy.usage.lm_calls") == dedent("""
+        invoke_workflow Reader dspy.usage.lm_calls=3
+          Piecewise pieces
+            Predict pieces.say
+              chat dummy
+          Predict check
+            chat dummy
+          Predict check
+            chat dummy
+    """)
 
 
 def test_generators_that_take_turns_do_not_mix() -> None:

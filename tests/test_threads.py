@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from textwrap import dedent
 from typing import Any
 
 import dspy
@@ -141,12 +142,12 @@ def test_a_failing_item_fails_alone() -> None:
 
     with balanced() as trace:
         assert Several()() == ["a", None, "c"]
-    assert trace.tree() == """
-invoke_workflow Several
-  Picky pick
-  Picky pick !ValueError
-  Picky pick
-"""
+    assert trace.tree() == dedent("""
+        invoke_workflow Several
+          Picky pick
+          Picky pick !ValueError
+          Picky pick
+    """)
 
 
 def test_a_straggler_that_dspy_runs_again_is_seen_twice() -> None:
@@ -234,9 +235,9 @@ async def test_syncify_carries_its_caller() -> None:
 
     with balanced() as trace, dspy.context(lm=lm()):
         await asyncio.to_thread(Sync())
-    assert trace.tree() == """
-invoke_workflow Sync
-  SyncWrapper
-    Predict inner.ask
-      chat dummy
-"""
+    assert trace.tree() == dedent("""
+        invoke_workflow Sync
+          SyncWrapper
+            Predict inner.ask
+              chat dummy
+    """)

@@ -11,6 +11,7 @@ from typing import Any
 import dspy
 import pytest
 from dspy.primitives.base_module import BaseModule
+from dspy.utils.callback import BaseCallback
 
 from dspy_trace.testing import record
 from tests.host import same
@@ -43,7 +44,7 @@ def _bound(self: Any, n: int) -> Any:
 FORWARDS: dict[str, Callable[[dspy.Module], Any]] = {
     "function": lambda module: _static,
     "method": lambda module: types.MethodType(_bound, module),
-    "lambda": lambda module: lambda n: _static(n),
+    "lambda": lambda module: lambda n: _static(n=n),
     "partial": lambda module: functools.partial(_bound, module),
     "callable object": lambda module: Callable_(),
     "another module": lambda module: Doubling(),
@@ -78,7 +79,7 @@ class OfClass(dspy.Module):
 
 
 class NotSelf(dspy.Module):
-    def forward(this, n: int) -> Any:  # noqa: N805  # legal, and seen in the wild
+    def forward(this, n: int) -> Any:  # legal, and seen in the wild
         return _static(n)
 
 
@@ -186,13 +187,16 @@ def test_unhashable_modules_and_tools() -> None:
     with pytest.raises(TypeError):
         hash(Unhashable())
     trace = same(lambda server: Holding()(n=1))
-    assert trace.tree() == """
+    assert (
+        trace.tree()
+        == """
 invoke_workflow Holding
   Unhashable parts[0]
   Unhashable parts[1]
   execute_tool double
     Unhashable parts[0]
 """
+    )
 
 
 def test_forward_is_never_read_from_outside(scripted_lm: ScriptedLM, caplog: pytest.LogCaptureFixture) -> None:
@@ -225,3 +229,52 @@ def test_what_dspy_compares_by_identity_is_left_alone(scripted_lm: ScriptedLM) -
         assert [vars(dspy.LM)[name] for name in names] + [vars(dspy.BaseLM)[name] for name in names] == before
         scripted_lm.lm(engine="lm15")("hello")
     assert trace.one("chat gpt-4o-mini").attributes["dspy.lm.engine"] == "lm15"
+
+
+def test_two_compiles_in_one_run() -> None:
+    """Each is a trace of its own, by the same optimizer or by another, one within the other included."""
+    examples = [dspy.Example(question=f"q{i}", answer="a").with_inputs("question") for i in range(2)]
+
+    class Twice(dspy.LabeledFewShot):
+        def compile(self, student: Any, *, trainset: Any) -> Any:
+            inner = dspy.LabeledFewShot(k=1).compile(student, trainset=trainset)
+            return super().compile(inner, trainset=trainset)
+
+    def program(server: ScriptedLM) -> Any:
+        optimizer = Twice(k=2)
+        return [optimizer.compile(dspy.Predict(QA), trainset=examples) for _ in range(2)]
+
+    assert same(program).tree() == "\n" + 2 * "compile Twice\n  compile LabeledFewShot\n"
+
+
+class Watching(BaseCallback):
+    """Keeps the instances that DSPy shows to a callback, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, Any]] = []
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.seen.append(("module", instance))
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.seen.append(("lm", instance))
+
+    def on_tool_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.seen.append(("tool", instance))
+
+    def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.seen.append(("adapter", instance))
+
+
+def test_a_users_callback_gets_each_call_once_and_the_very_objects(scripted_lm: ScriptedLM) -> None:
+    """DSPy's callbacks are the user's: we add none, hide none, and stand between none and its objects."""
+    watching, lm, adapter = Watching(), scripted_lm.lm(), dspy.ChatAdapter()
+    program = dspy.ChainOfThought(QA)
+    tool = dspy.Tool(lambda: program(question="?"), name="f")
+    with record(detail="full") as trace, dspy.context(lm=lm, adapter=adapter, callbacks=[watching]):
+        tool()
+        assert dspy.settings.callbacks == [watching]
+    expected = [("tool", tool), ("module", program), ("module", program.predict), ("adapter", adapter), ("lm", lm)]
+    assert [kind for kind, _ in watching.seen] == [kind for kind, _ in expected]
+    assert all(got is wanted for (_, got), (_, wanted) in zip(watching.seen, expected, strict=True))
+    assert trace.one("chat gpt-4o-mini")

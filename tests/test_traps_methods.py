@@ -161,13 +161,18 @@ def test_a_method_that_is_kept_is_copied_with_its_owner(way: str, helper: type[H
     bare = copied()
     with record() as trace:
         assert copied() == bare
-    assert trace.tree(events=False) == "\n" + 2 * f"""\
+    assert (
+        trace.tree(events=False)
+        == "\n"
+        + 2
+        * f"""\
 invoke_workflow Keeping
   {helper.__name__} helper
   {helper.__name__} helper
   execute_tool help
     {helper.__name__} helper
 """
+    )
 
 
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy], ids=lambda way: way.__name__)
@@ -182,7 +187,11 @@ def test_a_method_itself_can_be_copied(way: Callable[[Any], Any], method: str) -
         except TypeError as error:  # an optimizer that has a lock
             return str(error)
         owner = getattr(original, "__self__", None)
-        return made.__qualname__, type(getattr(made, "__self__", None)).__name__, getattr(made, "__self__", None) is owner
+        return (
+            made.__qualname__,
+            type(getattr(made, "__self__", None)).__name__,
+            getattr(made, "__self__", None) is owner,
+        )
 
     bare = copied()
     with record(detail="full"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import copy
+import functools
 import inspect
 import os
 import pickle
@@ -154,6 +155,29 @@ def test_what_is_pickled_traced_needs_nothing_of_ours() -> None:
             data = pickle.dumps(value)
             assert b"dspy_trace" not in data
             assert b"wrapt" not in data
+
+
+def test_a_class_is_pickled_by_value_with_methods_of_any_kind() -> None:
+    """A partial, a static method and a lambda in the place of what we patch, and a deep copy of each as it is bound."""
+    with record(detail="full"):
+
+        class Odd(dspy.Module):
+            def run(self, n: int) -> int:
+                return n
+
+            __call__ = functools.partialmethod(run, 1)
+            acall = staticmethod(lambda: 2)
+
+        class Nameless(dspy.Module):
+            __call__ = lambda self: 3  # noqa: E731  # what it is about
+
+        Odd.__module__ = Nameless.__module__ = "__main__"
+        for program in (Odd(), Nameless()):
+            assert copy.deepcopy(program.__call__)() == copy.copy(program.__call__)() == program()
+            data = cloudpickle.dumps(program)
+            assert b"dspy_trace" not in data
+            assert cloudpickle.loads(data)() == program()
+        assert copy.deepcopy(Odd().acall)() == 2
 
 
 def test_a_saved_program_is_loaded_and_called(tmp_path: Path) -> None:

@@ -15,21 +15,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+from dspy_trace.export.mlflow import row
+from dspy_trace.export.sender import Delivery
+from dspy_trace.export.spool import Batch
+from dspy_trace.export.target import BadTarget, Credential, Target, target
+from dspy_trace.vocab.mlflow import MLflow
 from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
 from opentelemetry.trace import TracerProvider
 
 from dspy_trace import settings as names
-from dspy_trace.export.mlflow import row
 from dspy_trace.export.processor import Ended, Limits, SpoolProcessor
-from dspy_trace.export.sender import Delivery
-from dspy_trace.export.spool import Batch
-from dspy_trace.export.target import BadTarget, Credential, Target, target
 from dspy_trace.export.traces import LiveTrace
 from dspy_trace.guard import ask, shielded
 from dspy_trace.observer import Beside, capture_of
 from dspy_trace.settings import Settings
 from dspy_trace.vocab import keys
-from dspy_trace.vocab.mlflow import MLflow
 
 logger = logging.getLogger("dspy_trace")
 

@@ -46,8 +46,11 @@ def metric_name(metric: Any) -> str | None:
 
 def as_score(value: Any) -> float | None:
     """Return what a metric gave as a number: a bool, a number of any kind, or an object that has a ``score``."""
-    if isinstance(value, bool | int | float):
-        return float(value)
+    kind = type(value)
+    if kind is not float and issubclass(kind, float):
+        return float.__float__(value)
+    if issubclass(kind, int | float):
+        return as_number(value)
     return as_number(ask(getattr, value, "score", default=value))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dspy_trace.facts import AttemptFailed, DecisionCall, Fact, LMCall, ModuleCall
 from dspy_trace.guard import ask
-from dspy_trace.points import Args, Kwargs, Notes
+from dspy_trace.points import Args, Kwargs, Notes, lm_typed
 from dspy_trace.points.addresses import host_and_port, provider_and_model
+from dspy_trace.scalars import number, text
 
 ENGINES = {
     "LM15Engine": "lm15",
@@ -32,23 +34,27 @@ class LMReader:
         state = getattr(instance, "__dict__", _NOTHING)
         model = state["model"] if "model" in state else ask(getattr, instance, "model")
         # DSPy takes a model without a prefix for OpenAI's, but only in its own LM class.
-        provider, model = provider_and_model(model if isinstance(model, str) else cls, "openai" if cls == "LM" else cls)
+        provider, model = provider_and_model(text(model) or cls, "openai" if cls == "LM" else cls)
         parameters = state["kwargs"] if "kwargs" in state else ask(getattr, instance, "kwargs")
         if not isinstance(parameters, dict):
             parameters = kwargs
         elif len(kwargs) > 1 or "messages" not in kwargs:
             parameters = {**parameters, **kwargs}
+        request = _asked(args, kwargs)
+        if lm_typed.is_typed(request):
+            parameters = ask(lm_typed.parameters, request, default=_NOTHING)
         fact = LMCall(cls, model, provider)
         fact.parameters = parameters
         fact.lm = instance
         fact.within = within
         kind = state["model_type"] if "model_type" in state else ask(getattr, instance, "model_type")
-        fact.text_completion = kind == "text"
+        fact.text_completion = type(kind) is str and kind == "text"
         fact.messages = _prompt(args, kwargs)
         fact.tools = parameters.get("tools")
         fact.json_output = parameters.get("response_format") is not None
         if "api_base" in parameters or "base_url" in parameters:
-            fact.address, fact.port = host_and_port(parameters.get("api_base") or parameters.get("base_url"))
+            urls = text(parameters.get("api_base"), 4_096) or text(parameters.get("base_url"), 4_096)
+            fact.address, fact.port = host_and_port(urls)
         return fact
 
     def end(self, fact: LMCall, instance: Any, result: Any, error: BaseException | None) -> None:
@@ -59,31 +65,19 @@ class LMReader:
             fact.outputs = result
 
 
+def _asked(args: Args, kwargs: Kwargs) -> Any:
+    request = kwargs.get("request")
+    if request is not None:
+        return request
+    return args[0] if args else kwargs.get("prompt")
+
+
 def _prompt(args: Args, kwargs: Kwargs) -> Any:
     messages = kwargs.get("messages")
     if messages is not None:
         return messages
-    prompt = kwargs.get("request") or (args[0] if args else kwargs.get("prompt"))
-    items = ask(getattr, prompt, "messages")
-    if items is None and ask(getattr, prompt, "parts") is not None:
-        items = args  # DSPy 3.3 takes typed messages one by one
-    if items is None or isinstance(prompt, str):
-        return prompt
-    # A typed request, of DSPy's or of lm15's: the same roles and parts under other names.
-    system = ask(getattr, prompt, "system")
-    read = [{"role": "system", "content": system}] if isinstance(system, str) else []
-    return read + [
-        {
-            "role": ask(getattr, item, "role"),
-            "content": [_part(part) for part in ask(getattr, item, "parts", default=())],
-        }
-        for item in items
-    ]
-
-
-def _part(part: Any) -> dict[str, Any]:
-    text = ask(getattr, part, "text")
-    return {"type": "text", "text": text} if isinstance(text, str) else {"type": "unknown", "content": part}
+    prompt = _asked(args, kwargs)
+    return ask(lm_typed.messages, prompt) if lm_typed.is_typed(prompt) else prompt
 
 
 class AttemptNotes(Notes):
@@ -122,6 +116,19 @@ class FinalizeNotes(Notes):
         return None
 
 
+class FailureNotes(Notes):
+    """DSPy 3.4: a call fails, ``_account_failed_call(lm, results, error)``; some of its requests were answered."""
+
+    def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
+        from dspy.clients.call_result import combine
+
+        lm, results, _ = args
+        if lm is fact.lm and results:
+            paid = results[0] if len(results) == 1 else combine(results, model_type=lm.model_type)
+            billing(fact, paid.usage, paid.cost)
+        return None
+
+
 class StreamNotes(Notes):
     """DSPy 3.4: the stream of an LM call has been opened."""
 
@@ -148,32 +155,41 @@ class TransportNotes(Notes):
 
 def read_response(fact: LMCall, response: Any) -> None:
     """Add the id, model and finish reasons of a provider's response, of whatever class it is."""
-    fact.response_id = text(get(response, "id"))
+    # DSPy's own engine has no id for a stream, but what the provider said last.
+    fact.response_id = text(get(response, "id")) or text(get(get(response, "provider_data"), "id"))
     fact.response_model = fact.response_model or text(get(response, "model"))
     choices = get(response, "choices")
-    if isinstance(choices, Sequence):
-        fact.finish_reasons = [reason for one in choices if (reason := text(get(one, "finish_reason")))]
+    if issubclass(type(choices), Sequence):
+        fact.finish_reasons = ask(_reasons, choices, default=())
+
+
+def _reasons(choices: Sequence[Any]) -> list[str]:
+    return [reason for one in choices if (reason := text(get(one, "finish_reason")))]
 
 
 def usage(fact: LMCall | DecisionCall, told: Any) -> None:
     """Add token counts from usage in OpenAI's shape, as far as they are sound."""
     if type(told) is dict and not told:
         return
-    fact.input_tokens = tokens(get(told, "prompt_tokens"))
-    fact.output_tokens = tokens(get(told, "completion_tokens"))
+    look = told.get if type(told) is dict else partial(get, told)
+    fact.input_tokens = tokens(look("prompt_tokens"))
+    fact.output_tokens = tokens(look("completion_tokens"))
     if fact.input_tokens is None and fact.output_tokens is None:
         # The Responses API's names.
-        fact.input_tokens = tokens(get(told, "input_tokens"))
-        fact.output_tokens = tokens(get(told, "output_tokens"))
+        fact.input_tokens = tokens(look("input_tokens"))
+        fact.output_tokens = tokens(look("output_tokens"))
     if not fact.input_tokens and not fact.output_tokens:
         # What LiteLLM reports for a stream that carried no usage, and what DSPy's scripted LM says.
         fact.input_tokens = fact.output_tokens = None
     if isinstance(fact, LMCall):
-        of_input = get(told, "prompt_tokens_details") or get(told, "input_tokens_details")
-        of_output = get(told, "completion_tokens_details") or get(told, "output_tokens_details")
-        fact.cache_read_tokens = tokens(get(of_input, "cached_tokens"))
-        fact.cache_write_tokens = tokens(get(of_input, "cache_creation_tokens"))
-        fact.reasoning_tokens = tokens(get(of_output, "reasoning_tokens"))
+        of_input, of_output = look("prompt_tokens_details"), look("completion_tokens_details")
+        of_input = of_input if of_input is not None else look("input_tokens_details")
+        of_output = of_output if of_output is not None else look("output_tokens_details")
+        if of_input is not None:
+            fact.cache_read_tokens = tokens(get(of_input, "cached_tokens"))
+            fact.cache_write_tokens = tokens(get(of_input, "cache_creation_tokens"))
+        if of_output is not None:
+            fact.reasoning_tokens = tokens(get(of_output, "reasoning_tokens"))
 
 
 def billing(fact: LMCall, told: Any, price: Any) -> None:
@@ -190,17 +206,14 @@ def tokens(value: Any) -> int | None:
 
 def cost(value: Any) -> float | None:
     """Return a cost in USD if it is one."""
-    return float(value) if type(value) in (int, float) and 0 <= value < float("inf") else None
-
-
-def text(value: Any) -> str | None:
-    return str.__str__(value) if isinstance(value, str) else None
+    known = number(value)
+    return known if known is not None and known >= 0 else None
 
 
 def get(holder: Any, name: str) -> Any:
     """Return an item or attribute of a response, which may be a dict, a model or anything else."""
     if holder is None:
         return None
-    if isinstance(holder, dict):
+    if issubclass(type(holder), dict):
         return dict.get(holder, name)
     return ask(getattr, holder, name)

@@ -8,10 +8,66 @@ from __future__ import annotations
 
 from typing import Any
 
-from dspy_trace.facts import Fact, LMCall
+from dspy_trace.facts import Fact, LMCall, ModuleCall
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes
-from dspy_trace.points.lm import billing, get, read_response, text, tokens
+from dspy_trace.points.lm import LMReader, billing, get, read_response, tokens
+from dspy_trace.points.lm_typed import part_of
+from dspy_trace.scalars import text
+
+
+class LMReaderBefore34(LMReader):
+    """Reads what only DSPy 3.3 takes as well: a typed ``LMRequest``, or typed messages one by one."""
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
+        fact = super().begin(instance, args, kwargs, within)
+        first = kwargs.get("request") or (args[0] if args else None)
+        if first is not None and type(first) is not str and isinstance(fact, LMCall):
+            request = first if _is_of("LMRequest", first) else None
+            said = first.messages if request is not None else args
+            fact.messages = ask(lambda: [_message(each) for each in said], default=fact.messages)
+            if request is not None:
+                fact.parameters = {**fact.parameters, **ask(_config, request, default={}), **kwargs}
+                fact.tools = ask(_tools, request) or fact.tools
+                fact.json_output = fact.json_output or fact.parameters.get("response_format") is not None
+        return fact
+
+
+def _is_of(cls: str, value: Any) -> bool:
+    return type(value).__name__ == cls and type(value).__module__.startswith("dspy.")
+
+
+def _config(request: Any) -> dict[str, Any]:
+    """Return what a request asks for itself; for all else, the LM's own parameters hold."""
+    told = {name: value for name, value in vars(request.config).items() if value is not None}
+    if "reasoning" in told:
+        told["reasoning_effort"] = told["reasoning"].effort
+    return told
+
+
+def _tools(request: Any) -> list[dict[str, Any]]:
+    names = ("type", "name", "description", "parameters")
+    return [{name: getattr(tool, name) for name in names} for tool in request.tools]
+
+
+def _message(item: Any) -> dict[str, Any]:
+    """Return a typed message, or what else may stand among them, which a user says."""
+    if _is_of("LMResponse", item):
+        return {"role": "assistant", "content": item.text}
+    if not _is_of("LMMessage", item):
+        return {"role": "user", "content": item if isinstance(item, str) else [part_of(item)]}
+    thoughts = [part.text for part in item.parts if part.type == "thinking"]
+    calls = [
+        {"id": part.id, "function": {"name": part.name, "arguments": part.args}}
+        for part in item.parts
+        if part.type == "tool_call"
+    ]
+    result = next((part for part in item.parts if part.type == "tool_result"), None)
+    if result is not None:
+        content = "".join(part.text for part in result.content if part.type == "text")
+        return {"role": "tool", "tool_call_id": result.call_id, "content": content}
+    content = [part_of(part) for part in item.parts if part.type not in ("thinking", "tool_call")]
+    return {"role": item.role, "content": content, "reasoning_content": "".join(thoughts), "tool_calls": calls}
 
 
 class ResponseNotes(Notes):

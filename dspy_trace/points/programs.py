@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from dspy_trace.guard import ask
-from dspy_trace.jsonable import dumps
+from dspy_trace.jsonable import dumps, mended
+from dspy_trace.scalars import text
 
 AGENTS = frozenset({"ReAct", "ReActV2", "CodeAct", "RLM", "Avatar"})
 """DSPy's modules that act as agents; their subclasses do too."""
@@ -42,7 +43,7 @@ class Spot:
 
     def __init__(self, module: Any, path: str) -> None:
         self._module = ask(weakref.ref, module, default=lambda: None)
-        self.path = path
+        self.path = text(path) or ""
         self.cls = type(module).__name__
         self.agent = is_agent(type(module))
         self.is_dspys = type(module).__module__.startswith("dspy.")
@@ -155,7 +156,8 @@ def modules_in(module: Any) -> Iterator[tuple[str, Any]]:
     for path, found in queue:
         yield path, found
         for name, value in list(ask(vars, found, default={}).items()):
-            if name not in _NOT_PROGRAM:
+            # Names of other types are legal in ``vars(module)``, and nobody can mean them.
+            if type(name) is str and name not in _NOT_PROGRAM:
                 for inner_path, inner in _held(value, f"{path}.{name}" if path else name, Module, _DEEPEST):
                     if id(inner) not in seen and len(queue) < MOST_MODULES:
                         seen.add(id(inner))
@@ -199,7 +201,11 @@ def signature_text(signature: Any) -> tuple[str | None, str | None]:
 def version_of(predictors: list[tuple[str, Any]]) -> str:
     """Return the first 16 hex digits of a SHA-256 over canonical JSON of `predictors`, in order of path."""
     told = [_predictor(path, vars(module)) for path, module in sorted(predictors, key=lambda pair: pair[0])]
-    return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+    try:
+        canonical = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        canonical = orjson.dumps(mended(told), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(canonical).hexdigest()[:16]
 
 
 def _predictor(path: str, state: dict[str, Any]) -> dict[str, Any]:

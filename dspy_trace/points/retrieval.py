@@ -10,6 +10,7 @@ from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs
 from dspy_trace.points.addresses import host_and_port, provider_and_model
 from dspy_trace.points.lm import get
+from dspy_trace.scalars import text, whole
 
 
 class RetrieverReader:
@@ -24,7 +25,7 @@ class RetrieverReader:
 
     def end(self, fact: Retrieval, instance: Any, result: Any, error: BaseException | None) -> None:
         if error is None:
-            fact.documents = documents(result)
+            fact.documents = ask(documents, result)
 
 
 class ColBERTReader(RetrieverReader):
@@ -65,7 +66,7 @@ def _document(passage: Any, key: Any, score: Any) -> Document:
         score = score if score is not None else get(passage, "score")
         content = next((found for name in ("long_text", "text") if (found := get(passage, name)) is not None), passage)
     number = ask(float, score) if score is not None else None
-    return Document(content, str(key) if isinstance(key, int | str) else None, number)
+    return Document(content, text(key) or (str(known) if (known := whole(key)) is not None else None), number)
 
 
 def _sequence(value: Any) -> Sequence[Any]:

@@ -11,19 +11,21 @@ from dspy_trace.points.decisions import DecisionReader, FinishNotes
 from dspy_trace.points.evaluate import CompileReader, EvaluateReader
 from dspy_trace.points.lm import (
     AttemptNotes,
+    FailureNotes,
     FinalizeNotes,
     LiteLLMStreamNotes,
     LMReader,
     StreamNotes,
     TransportNotes,
 )
-from dspy_trace.points.lm_before_34 import CacheNotes, ResponseNotes, TypedResponseNotes
+from dspy_trace.points.lm_before_34 import CacheNotes, LMReaderBefore34, ResponseNotes, TypedResponseNotes
 from dspy_trace.points.modules import ModuleReader
 from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
 from dspy_trace.points.tools import InterpreterReader, ToolReader
 
 _MODULE = ModuleReader()
 _LM = LMReader()
+_LM_BEFORE_34 = LMReaderBefore34()
 _DECISION = DecisionReader()
 _EMBEDDER = EmbedderReader()
 _TOOL = ToolReader()
@@ -74,6 +76,7 @@ NOTES: Final[tuple[Note, ...]] = (
     Note(_EXECUTION, "_attempt", within=LMCall, notes=_ATTEMPT),
     Note(_EXECUTION, "_aattempt", within=LMCall, notes=_ATTEMPT),
     Note(_EXECUTION, "finalize", within=LMCall, notes=FinalizeNotes()),
+    Note(_EXECUTION, "_account_failed_call", within=LMCall, notes=FailureNotes()),
     Note(_EXECUTION, "checked_stream", within=LMCall, notes=_STREAM),
     Note(_EXECUTION, "achecked_stream", within=LMCall, notes=_STREAM),
     Note("dspy._vendor.lm15.transports._sync", "StdlibTransport.stream", within=LMCall, notes=_TRANSPORT),
@@ -84,13 +87,15 @@ NOTES: Final[tuple[Note, ...]] = (
 """Methods that tell something about a call that is going on."""
 
 CALLS_BEFORE: Final[tuple[Call, ...]] = (
+    Call(_BASE_LM, "BaseLM.__call__", overrides=True, before=(3, 4), reader=_LM_BEFORE_34),
+    Call(_BASE_LM, "BaseLM.acall", overrides=True, before=(3, 4), reader=_LM_BEFORE_34),
     Call("dspy.primitives.program", "Module.__call__", overrides=True, before=(3, 0), reader=_MODULE),
     Call("dspy.primitives.program", "Module.acall", overrides=True, before=(3, 0), reader=_MODULE),
     Call("dspy.primitives.tool", "Tool.__call__", overrides=True, before=(3, 0), reader=_TOOL),
     Call("dspy.primitives.tool", "Tool.acall", overrides=True, before=(3, 0), reader=_TOOL),
     Call("dspy.retrieve.retrieve", "Retrieve.__call__", overrides=True, before=(3, 0), reader=_RETRIEVER),
 )
-"""The same, where old versions have them."""
+"""The same, where old versions have them, or in their own words: such a row stands in for that of its method above."""
 
 NOTES_BEFORE: Final[tuple[Note, ...]] = (
     Note(_ADAPTERS, "Adapter._call_post_process", True, before=(3, 0), within=ModuleCall, notes=_PARSE),
@@ -115,8 +120,8 @@ LEVELS: Final = ("minimal", "standard", "full")
 def rows_for(detail: str, version: tuple[int, int]) -> list[Place]:
     """Return the rows that `detail` and a DSPy of `version` call for."""
     wanted = LEVELS[: LEVELS.index(detail) + 1]
-    return [
-        point
-        for point in POINTS
-        if (point.before is None or version < point.before) and (not isinstance(point, Call) or point.detail in wanted)
-    ]
+    old = [point for point in CALLS_BEFORE if point.before is not None and version < point.before]
+    replaced = {(point.module, point.target) for point in old}
+    calls = [point for point in CALLS if (point.module, point.target) not in replaced]
+    others = [point for point in (*NOTES, *NOTES_BEFORE) if point.before is None or version < point.before]
+    return [*others, *(point for point in (*calls, *old) if point.detail in wanted), *SPREADS, *HANDOVERS]

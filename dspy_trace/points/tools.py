@@ -7,7 +7,8 @@ from typing import Any
 from dspy_trace.facts import CodeExecution, Fact, ModuleCall, ToolCall
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs
-from dspy_trace.points.lm import text
+from dspy_trace.scalars import text
+from dspy_trace.settings import LIMIT
 
 _AGENT_MODULES = ("dspy.predict.react", "dspy.predict.react_v2")
 
@@ -21,7 +22,7 @@ class ToolReader:
         if name in ("finish", "submit") and getattr(function, "__module__", None) in _AGENT_MODULES:
             return None
         # ``Type.description`` is a method of DSPy's; the tool's text is ``desc``.
-        return ToolCall(name, text(ask(getattr, instance, "desc")), kwargs)
+        return ToolCall(name, text(ask(getattr, instance, "desc"), LIMIT), kwargs)
 
     def end(self, fact: ToolCall, instance: Any, result: Any, error: BaseException | None) -> None:
         fact.result = result

@@ -8,40 +8,30 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 
 from dspy_trace import facts
+from dspy_trace.guard import ask
+from dspy_trace.scalars import number, text, whole
 from dspy_trace.vocab import Attributes, Capture, keys
 from dspy_trace.vocab.genai_messages import input_messages, output_messages, tool_definitions
 from dspy_trace.vocab.spelling import Spelling, io, put, sums
 
 
-def _float(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _int(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
 def _texts(value: Any) -> list[str] | None:
-    if isinstance(value, str):
-        return [value]
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list | tuple) else None
+    if type(value) not in (list, tuple):
+        value = [value]
+    return [told for item in value[:64] if (told := text(item)) is not None] or None
 
 
 PARAMETERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "temperature": (keys.REQUEST_TEMPERATURE, _float),
-    "top_p": (keys.REQUEST_TOP_P, _float),
-    "top_k": (keys.REQUEST_TOP_K, _int),
-    "max_tokens": (keys.REQUEST_MAX_TOKENS, _int),
-    "max_completion_tokens": (keys.REQUEST_MAX_TOKENS, _int),
+    "temperature": (keys.REQUEST_TEMPERATURE, number),
+    "top_p": (keys.REQUEST_TOP_P, number),
+    "top_k": (keys.REQUEST_TOP_K, whole),
+    "max_tokens": (keys.REQUEST_MAX_TOKENS, whole),
+    "max_completion_tokens": (keys.REQUEST_MAX_TOKENS, whole),
     "stop": (keys.REQUEST_STOP_SEQUENCES, _texts),
-    "frequency_penalty": (keys.REQUEST_FREQUENCY_PENALTY, _float),
-    "presence_penalty": (keys.REQUEST_PRESENCE_PENALTY, _float),
-    "seed": (keys.REQUEST_SEED, _int),
-    "reasoning_effort": (keys.REQUEST_REASONING_LEVEL, _text),
+    "frequency_penalty": (keys.REQUEST_FREQUENCY_PENALTY, number),
+    "presence_penalty": (keys.REQUEST_PRESENCE_PENALTY, number),
+    "seed": (keys.REQUEST_SEED, whole),
+    "reasoning_effort": (keys.REQUEST_REASONING_LEVEL, text),
 }
 """Request parameters that are told, by DSPy's name for them. Whatever is not listed here never leaves."""
 
@@ -103,15 +93,15 @@ class LMSpelling(Spelling):
         for parameter, value in fact.parameters.items():
             if value is not None and (spelled := PARAMETERS.get(parameter)):
                 put(attributes, (spelled[0], spelled[1](value)))
-        choices = fact.parameters.get("n")
-        if isinstance(choices, int) and choices != 1:
+        choices = whole(fact.parameters.get("n"))
+        if choices is not None and choices != 1:
             attributes[keys.REQUEST_CHOICE_COUNT] = choices
         if fact.json_output:
             attributes[keys.OUTPUT_TYPE] = "json"
         if capture is not None:
-            attributes[keys.INPUT_MESSAGES] = capture(input_messages(fact.messages))
-            if fact.tools:
-                attributes[keys.TOOL_DEFINITIONS] = capture(tool_definitions(fact.tools))
+            attributes[keys.INPUT_MESSAGES] = capture(ask(input_messages, fact.messages, default="[unreadable]"))
+            if fact.tools is not None and (tools := ask(tool_definitions, fact.tools)):
+                attributes[keys.TOOL_DEFINITIONS] = capture(tools)
         return attributes
 
     def at_end(self, fact: facts.LMCall, capture: Capture | None) -> Attributes:
@@ -128,6 +118,8 @@ class LMSpelling(Spelling):
             attributes[keys.RESPONSE_FINISH_REASONS] = fact.finish_reasons
         if fact.engine is not None:
             attributes[keys.LM_ENGINE] = fact.engine
+        if fact.streaming:  # not known before the request is made: a cache hit is no stream
+            attributes[keys.REQUEST_STREAM] = True
         if fact.requests:
             attributes[keys.LM_REQUESTS] = fact.requests
             attributes[keys.LM_RETRIES] = fact.retries
@@ -137,7 +129,8 @@ class LMSpelling(Spelling):
             attributes[keys.LM_COST] = fact.cost
         if capture is not None and fact.outputs is not None:
             reasons = fact.finish_reasons if self._finish_reason_in_message else ()
-            attributes[keys.OUTPUT_MESSAGES] = capture(output_messages(fact.outputs, reasons))
+            messages = ask(output_messages, fact.outputs, reasons, default="[unreadable]")
+            attributes[keys.OUTPUT_MESSAGES] = capture(messages)
         return attributes
 
 

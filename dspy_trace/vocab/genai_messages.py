@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from dspy_trace.media import base64_digest
+from dspy_trace.media import base64_digest, data_url_digest
 
 MOST_MESSAGES = 4_096
 """More are not looked at: they could not fit into the content limit."""
@@ -43,7 +43,8 @@ def output_messages(outputs: Any, finish_reasons: Sequence[str]) -> list[dict[st
 def tool_definitions(tools: Any) -> list[Any]:
     """Return OpenAI tool definitions without the extra level of ``function``."""
     definitions: list[Any] = []
-    for tool in tools if isinstance(tools, Iterable) else ():
+    # No iterator: the program needs what it gives.
+    for tool in islice(tools, MOST_MESSAGES) if isinstance(tools, Sequence) and not isinstance(tools, str) else ():
         function = tool.get("function") if isinstance(tool, Mapping) else None
         definitions.append({"type": "function", **function} if isinstance(function, Mapping) else tool)
     return definitions
@@ -90,15 +91,29 @@ def _part(item: Any) -> dict[str, Any]:
 
 def _media(modality: str, body: Any, item: Mapping[str, Any]) -> dict[str, Any]:
     """Return a part that tells of an image, audio or file without its bytes."""
+    file_id = None
     if isinstance(body, Mapping):
         data = body.get("data") or body.get("file_data")
         if isinstance(data, str) and not data.startswith("data:"):
-            return {"type": "blob", "modality": modality, **base64_digest(data, f"{modality}/*")}
-        body = body.get("url") or data or body.get("file_id")
+            return _blob(modality, base64_digest(data, f"{modality}/{body.get('format', '*')}"))
+        body, file_id = body.get("url") or data, body.get("file_id")
     body = body or item.get("image_url")
-    if isinstance(body, str) and body.startswith("data:"):
-        return {"type": "blob", "modality": modality, "content": body}
+    digest = data_url_digest(body) if isinstance(body, str) else None
+    if digest is not None:
+        return _blob(modality, digest)
+    if body is None and file_id is not None:
+        return {"type": "file", "modality": modality, "file_id": file_id}
     return {"type": "uri", "modality": modality, "uri": body}
+
+
+def _blob(modality: str, digest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "blob",
+        "mime_type": digest["media_type"],
+        "modality": modality,
+        "size": digest["size"],
+        "sha256": digest["sha256"],
+    }
 
 
 def _completion(output: Any) -> list[dict[str, Any]]:

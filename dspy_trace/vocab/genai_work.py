@@ -8,7 +8,7 @@ from opentelemetry.trace import SpanKind
 
 from dspy_trace import facts
 from dspy_trace.vocab import Attributes, Capture, keys
-from dspy_trace.vocab.spelling import Spelling, io, put, sums
+from dspy_trace.vocab.spelling import Spelling, io, put, sums, text
 
 
 class DecisionSpelling(Spelling):
@@ -81,7 +81,7 @@ class RetrievalSpelling(Spelling):
         put(attributes, (keys.RETRIEVAL_TOP_K, fact.top_k), (keys.SERVER_ADDRESS, fact.address))
         put(attributes, (keys.SERVER_PORT, fact.port if fact.address else None))
         if capture is not None and fact.query is not None:
-            attributes[keys.RETRIEVAL_QUERY] = fact.query if type(fact.query) is str else capture(fact.query)
+            attributes[keys.RETRIEVAL_QUERY] = text(fact.query, capture)
         return attributes
 
     def at_end(self, fact: facts.Retrieval, capture: Capture | None) -> Attributes:

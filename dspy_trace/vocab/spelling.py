@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from opentelemetry.trace import SpanKind
 
 from dspy_trace import facts
@@ -24,6 +25,13 @@ def io(attributes: Attributes, key: str, value: Any, capture: Capture | None) ->
     if capture is not None:
         attributes[key] = capture(value)
         attributes[keys.INPUT_MIME_TYPE if key == keys.INPUT_VALUE else keys.OUTPUT_MIME_TYPE] = JSON
+
+
+def text(value: Any, capture: Capture) -> str:
+    """Return a captured text as it is, without the quotes of JSON; anything else as JSON."""
+    told = capture(value)
+    plain = orjson.loads(told)
+    return plain if isinstance(plain, str) else told
 
 
 def sums(attributes: Attributes, tally: facts.Tally | None) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+KEYS = Path(__file__).with_name("keys.py")
+"""Where the attributes that everybody sees stand."""
+
 _EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
 
 
@@ -24,20 +27,20 @@ class Entry(NamedTuple):
         return self.constant.startswith("EVENT_")
 
 
-def entries() -> Iterator[Entry]:
+def entries(source: Path = KEYS) -> Iterator[Entry]:
     """Yield every constant, as it stands in the file.
 
     Raises:
         ValueError: a constant has no docstring that ends in an example.
     """
-    body = ast.parse(Path(__file__).with_name("keys.py").read_text("utf-8")).body
+    body = ast.parse(source.read_text("utf-8")).body
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             constant = statement.target.id
             told = " ".join(_docstring(following).split())
             example = _EXAMPLE.search(told)
             if example is None or statement.value is None:
-                raise ValueError(f"keys.{constant} needs a docstring that ends in 'Example: ``...``.'")
+                raise ValueError(f"{source.stem}.{constant} needs a docstring that ends in 'Example: ``...``.'")
             value = told[: example.start()].rstrip(".")
             yield Entry(constant, ast.literal_eval(statement.value), _markdown(value), _markdown(example[1]))
 

@@ -1,4 +1,4 @@
-"""The programs that every supported DSPy can run, each with the LM server that it asks. None of them knows of tracing."""
+"""The programs that every supported DSPy can run, each given the LM server that it asks. None knows of tracing."""
 
 from __future__ import annotations
 
@@ -222,4 +222,6 @@ def typed_lm(server: ScriptedLM) -> Any:
 
     with dspy.context(experimental=True):
         lm = server.lm(temperature=0.5, max_tokens=77)
-        return [TypedLM("own")("one").text, lm(dspy.System("Be brief."), dspy.User("one")).text]
+        request = dspy.LMRequest.from_call(model="openai/gpt-4o-mini", prompt="one", temperature=0.25)
+        typed = lm(dspy.System("Be brief."), dspy.User("one"))
+        return [TypedLM("own")("one").text, lm(request).text, typed.text, lm(dspy.User("one"), typed).text]

@@ -120,8 +120,10 @@ invoke_workflow Predict
 execute_code PythonInterpreter !{interpreter_error}
 """,
     programs.typed_lm: """
+chat gpt-4o-mini gen_ai.request.temperature=0.5
 chat own
-chat gpt-4o-mini
+chat gpt-4o-mini gen_ai.request.temperature=0.25
+chat gpt-4o-mini gen_ai.request.temperature=0.5
 """,
 }
 """What each program gives."""
@@ -130,6 +132,7 @@ SHOWN: Final[dict[Program, tuple[str, ...]]] = {
     programs.fallback: ("dspy.adapter",),
     programs.cache: ("dspy.usage.lm_calls", "dspy.usage.cache_hits", "dspy.lm.cache_hit"),
     programs.cache_async: ("dspy.usage.lm_calls", "dspy.usage.cache_hits", "dspy.lm.cache_hit"),
+    programs.typed_lm: ("gen_ai.request.temperature",),
     programs.choices: ("gen_ai.request.choice.count", "gen_ai.response.finish_reasons"),
 }
 """Attributes that stand in a tree."""

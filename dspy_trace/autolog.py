@@ -1,0 +1,166 @@
+"""One line: every DSPy program into the user's MLflow experiment, and over OTLP where that is set up."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection
+from threading import RLock
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
+from opentelemetry.trace import ProxyTracerProvider, TracerProvider
+
+from dspy_trace.export.outlet import existing, outlet
+from dspy_trace.guard import shielded
+from dspy_trace.instrumentor import DSPyInstrumentor
+from dspy_trace.settings import OTLP_ENDPOINTS, resolve
+
+logger = logging.getLogger("dspy_trace")
+
+_lock = RLock()
+_offered: list[SDKTracerProvider] = []
+"""Our own provider, once it has been needed."""
+
+
+def autolog(
+    *,
+    log_traces: bool = True,
+    log_traces_from_compile: bool = False,
+    log_traces_from_eval: bool = True,
+    log_compiles: bool = False,
+    log_evals: bool = False,
+    log_models: bool = False,
+    disable: bool = False,
+    silent: bool = False,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    capture_content: bool | str | None = None,
+    detail: str | None = None,
+    conventions: Collection[str] | None = None,
+    redact: Callable[[Any], Any] | None = None,
+    tracer_provider: TracerProvider | None = None,
+) -> None:
+    """Trace every DSPy program of this process into MLflow.
+
+    May be called from any thread or task, any number of times: the last call wins, and calls in flight finish under the
+    settings they started with. Joins the SDK's ``TracerProvider`` that the application has set, and follows one that it
+    sets later. Where there is none, it offers one as the default, which also exports over OTLP if
+    ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`` is set.
+
+    Args:
+        log_traces: trace at all.
+        log_traces_from_compile: trace what runs inside an optimizer's ``compile``.
+        log_traces_from_eval: trace what runs inside ``dspy.Evaluate``.
+        log_compiles: not in this version; a warning says so.
+        log_evals: not in this version; a warning says so.
+        log_models: not in this version; a warning says so.
+        disable: stop tracing and restore DSPy exactly.
+        silent: log nothing but warnings of lost data.
+        tracking_uri: where to; by default ``MLFLOW_TRACKING_URI``, which ``mlflow.set_tracking_uri`` writes, else
+            ``sqlite:///mlflow.db`` in the working folder.
+        experiment: name, or id if it is all digits; by default ``MLFLOW_EXPERIMENT_NAME`` or ``MLFLOW_EXPERIMENT_ID``.
+        capture_content: see :meth:`dspy_trace.DSPyInstrumentor.instrument`. Whatever it says about spans, content goes
+            into the MLflow experiment, which is the user's own; only ``False`` or ``"NO_CONTENT"`` keeps it out there.
+        detail: ``minimal``, ``standard`` (default) or ``full``.
+        conventions: vocabularies to write spans in; ``{"genai"}`` by default.
+        redact: takes every captured value, as plain data, and returns what may be told of it.
+        tracer_provider: record with this provider, whatever the application sets.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is none of the words allowed for it.
+    """
+    _check(tracking_uri=tracking_uri, experiment=experiment)
+    asked: dict[str, Any] = {
+        "capture_content": capture_content,
+        "detail": detail,
+        "conventions": conventions,
+        "redact": redact,
+        "log_traces_from_eval": log_traces_from_eval,
+        "log_traces_from_compile": log_traces_from_compile,
+    }
+    resolve(**asked)
+    with _lock:
+        instrumentor = DSPyInstrumentor()
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
+        if disable or not log_traces:
+            _withdraw()
+            return
+        for name, wanted in (("log_compiles", log_compiles), ("log_evals", log_evals), ("log_models", log_models)):
+            if wanted and not silent:
+                logger.warning(
+                    "dspy-trace: %s=True has no effect in this version: traces are logged, runs not yet", name
+                )
+        out = outlet()
+        out.uri, out.experiment = tracking_uri, experiment
+        provider = tracer_provider if tracer_provider is not None else _offer()
+        instrumentor.instrument(tracer_provider=provider, _outlet=out, **asked)
+
+
+def _check(**texts: str | None) -> None:
+    for name, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+
+
+def _offer() -> TracerProvider | None:
+    """Offer a provider as the default where the application has none, without using up its right to set one.
+
+    Returns:
+        the provider to record with whatever happens, where it could not be offered; else ``None``.
+    """
+    if not isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
+        return None
+    if not _offered:
+        _offered.append(_our_provider())
+    # ``set_tracer_provider`` works once in a process, and that once is the application's. The name behind it is private:
+    # where it is gone, our provider stays private too.
+    if not hasattr(trace, "_TRACER_PROVIDER"):
+        return _offered[0]
+    trace._TRACER_PROVIDER = _offered[0]
+    return None
+
+
+def _withdraw() -> None:
+    """Take our provider back, if it is still the default."""
+    if _offered and getattr(trace, "_TRACER_PROVIDER", None) is _offered[0]:
+        trace._TRACER_PROVIDER = None
+
+
+def _our_provider() -> SDKTracerProvider:
+    provider = SDKTracerProvider(shutdown_on_exit=True)
+    if any(os.environ.get(name) for name in OTLP_ENDPOINTS):
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        from dspy_trace.export.otlp import LazyOTLPExporter
+
+        provider.add_span_processor(BatchSpanProcessor(LazyOTLPExporter()))
+    return provider
+
+
+def flush(timeout: float = 30.0) -> bool:
+    """Deliver everything that was recorded so far.
+
+    Args:
+        timeout: longest time to wait, in seconds.
+
+    Returns:
+        whether nothing waits any more.
+    """
+    delivered = [shielded("flushing", out.flush, timeout) for out in existing()]
+    return all(delivered)
+
+
+def shutdown(timeout: float = 5.0, *, worker: bool = False) -> None:
+    """Stop tracing, write out what is left and stop our threads. DSPy is restored.
+
+    Args:
+        timeout: longest time to wait for delivery, in seconds.
+        worker: also end the process that writes into databases, which otherwise ends by itself when it is idle.
+    """
+    autolog(disable=True)
+    for out in existing():
+        shielded("shutting down", out.shutdown, timeout, worker)

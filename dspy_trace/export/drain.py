@@ -1,0 +1,242 @@
+"""Delivering what waits for one server or database: what is sent when, and what is done when it fails."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sqlite3
+from collections.abc import Callable, Sequence
+from time import monotonic, time
+from typing import Any
+
+import orjson
+
+from dspy_trace.export import records
+from dspy_trace.export.choice import choose
+from dspy_trace.export.items import Batch, Dead, Followup, Settled
+from dspy_trace.export.outcomes import Failing, Refused, Undelivered, Unreachable, Unwelcome
+from dspy_trace.export.search import Search
+from dspy_trace.export.sinks import Row, Sink
+from dspy_trace.export.spool import Spool
+from dspy_trace.export.target import Target
+from dspy_trace.guard import ask
+
+logger = logging.getLogger("dspy_trace")
+
+FIRST, LONGEST = 0.5, 30.0
+"""Seconds until a failed delivery is tried again: at most, the first time and in the end."""
+
+PATIENCE = 300.0
+"""Most seconds that a server may ask us to wait."""
+
+FOLLOWUPS = 20
+"""What follows traces is sent in between, this many at a time: each costs a server as much as three traces."""
+
+STRANGER = 3_600.0
+"""Seconds after which feedback on a trace that is not there is given up."""
+
+Tell = Callable[[str, Undelivered], None]
+"""Told why nothing is delivered to a tracking URI, whenever that is so."""
+
+
+class Drain:
+    """Delivers what waits for one tracking URI. Used by one thread.
+
+    Args:
+        uri: the tracking URI.
+        sink: what takes it.
+        spools: gives the spools to take from.
+        holder: in whose name rows are held meanwhile.
+        tell: told of failures, for people to read.
+        progress: called when something has been delivered.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        sink: Sink,
+        spools: Callable[[], Sequence[Spool]],
+        holder: str,
+        *,
+        tell: Tell,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.uri = uri
+        self.holder = holder
+        self.failed = 0
+        """Failed attempts, ever."""
+        self.retried = 0
+        """Spans that were sent in vain and have to be sent again, ever."""
+        self.asked_to_wait = False
+        """Whether the server has asked for the pause that is being made."""
+        self.problem: Undelivered | None = None
+        self.last_success = monotonic()
+        self._sink = sink
+        self._spools = spools
+        self._tell = tell
+        self._progress = progress
+        self._failures = 0
+        self._not_before = 0.0
+        self._hurry = 0.0
+        self._search = Search()
+        self._trimmed = monotonic()
+        self._clean = False
+
+    def hurry(self, deadline: float) -> None:
+        """Hold no trace back until `deadline`, and do not sit out a pause, unless the server asked for it."""
+        self._hurry = deadline
+        if not self.asked_to_wait:
+            self._not_before = 0.0
+
+    def step(self) -> float | None:
+        """Deliver some; return the seconds until there is more to do, ``None`` if only a call can tell."""
+        left = self._not_before - monotonic()
+        if left > 0:
+            return left
+        try:
+            due = self._round()
+        except Undelivered as undelivered:
+            return self._failed(undelivered)
+        except sqlite3.Error as error:
+            logger.debug("dspy-trace: the spool cannot be read: %s", error)
+            return 1.0
+        return due
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._sink.close()
+
+    def _round(self) -> float | None:
+        """Send at most one request of spans and a few of what follows for each experiment."""
+        due: list[float] = []
+        for spool in self._spools():
+            for number, target, _, _ in spool.targets(self.uri):
+                ready, later = choose(spool.heads(number, target, self.holder), time(), monotonic() < self._hurry)
+                if ready:
+                    self._deliver(spool, number, target, ready)
+                for followup in spool.followups(number, target, self.holder, FOLLOWUPS):
+                    self._follow(spool, number, followup)
+                    later = 0.0
+                if ready or later is not None:
+                    due.append(0.0 if ready else later or 0.0)
+            if not due and records.anything(spool, uris=frozenset((self.uri,))):
+                # Feedback that came before its trace, or what another process holds.
+                due.append(1.0 if spool.read("SELECT 1 FROM followups LIMIT 1") else LONGEST / 3)
+            self._trim(spool)
+        return min(due, default=None)
+
+    def _trim(self, spool: Spool) -> None:
+        if monotonic() - self._trimmed > 60:
+            self._trimmed = monotonic()
+            spool.trim()
+
+    def _deliver(self, spool: Spool, number: int, target: Target, heads: Sequence[Batch]) -> None:
+        taken = spool.take(heads, self.holder)
+        if not taken:
+            return
+        rows: dict[tuple[str, str], tuple[Row, Batch]] = {}
+        settled = Settled(taken)
+        for batch in taken:
+            found = ask(orjson.loads, batch.payload)
+            if not isinstance(found, list):
+                reason = "what the spool holds is not readable"
+                settled.dead.append(Dead(batch.trace_id, "spans", batch.payload, reason, batch.spans, batch.owner))
+                continue
+            for row in found:
+                rows[row["trace_id"], row["span_id"]] = row, batch
+        try:
+            refused = self._search.send(lambda part: self._sink.spans(target, part), [row for row, _ in rows.values()])
+        except Undelivered:
+            self.retried += sum(batch.spans for batch in taken)
+            raise
+        for row, words in refused:
+            batch = rows[row["trace_id"], row["span_id"]][1]
+            settled.dead.append(Dead(batch.trace_id, "spans", orjson.dumps([row]), words, 1, batch.owner))
+        settled.infos = [told for batch in taken if (told := self._info(target, batch)) is not None]
+        spool.settle(number, settled)
+        self._succeeded(spool)
+        if refused:
+            words = refused[0][1]
+            remedy = "They are kept: see `dspy-trace dead-letters`."
+            self._tell(self.uri, Undelivered(f"{len(refused)} spans were refused ({words})", "dead", remedy))
+
+    def _info(self, target: Target, batch: Batch) -> tuple[str, bytes, str] | None:
+        """Return what is to be said of a batch's trace once its spans are there."""
+        if batch.info is None:
+            return None
+        from dspy_trace.export.mlflow_info import trace_info
+
+        info, found = ask(orjson.loads, batch.info), ask(orjson.loads, batch.payload, default=[])
+        root = next((row for row in reversed(found) if row["root"]), None)
+        if root is None or not isinstance(info, dict):
+            return None
+        told = trace_info(root, info, self._sink.experiment(target))
+        return None if told is None else (batch.trace_id, orjson.dumps(told), batch.owner)
+
+    def _follow(self, spool: Spool, number: int, followup: Followup) -> None:
+        try:
+            self._send_followup(followup)
+        except (Refused, Failing) as error:
+            if isinstance(error, Failing) and followup.tries < 3:
+                spool.postpone(followup, LONGEST)
+            else:
+                spool.refuse(number, followup, error.words)
+        except Unwelcome as error:
+            if error.cause != "missing":
+                raise
+            # Its trace may be on its way, through another process.
+            if time() - followup.created > STRANGER:
+                spool.refuse(number, followup, error.words)
+            else:
+                spool.postpone(followup, min(FIRST * 2**followup.tries, LONGEST))
+        else:
+            spool.followed(followup)
+            self._succeeded(spool)
+
+    def _send_followup(self, followup: Followup) -> None:
+        from dspy_trace.export.mlflow_info import assessment
+
+        told: dict[str, Any] | None = ask(orjson.loads, followup.payload)
+        if not isinstance(told, dict):
+            raise Refused("what the spool holds is not readable")
+        if followup.kind == "info":
+            self._sink.info(followup.target, told)
+            return
+        if "assessment_name" not in told:
+            told = assessment(f"tr-{followup.trace_id.removeprefix('tr-')}", told)
+        self._sink.feedback(followup.target, told)
+
+    def _succeeded(self, spool: Spool) -> None:
+        if self.problem is not None:
+            logger.info("dspy-trace: %s takes traces again", self.uri)
+        if self.problem is not None or not self._clean:
+            self._clean = True
+            records.healed(spool, self.uri)
+        self.problem = None
+        self._failures = 0
+        self._not_before = 0.0
+        self.last_success = monotonic()
+        self._progress()
+
+    def _failed(self, error: Undelivered) -> float:
+        """Note a failure; return the seconds until the next try."""
+        self.failed += 1
+        self._failures += 1
+        self.problem = error
+        self.asked_to_wait = False
+        most = min(FIRST * 2 ** min(self._failures, 10), LONGEST)
+        if isinstance(error, Unreachable) and error.retry_after is not None:
+            self.asked_to_wait = True
+            delay = min(error.retry_after, PATIENCE) + random.uniform(0, FIRST)
+        elif isinstance(error, Unwelcome):
+            delay = random.uniform(most / 2, most) * 2
+        else:
+            delay = random.uniform(0, most)
+        self._not_before = monotonic() + delay
+        for spool in self._spools():
+            records.report(spool, self.uri, error.cause, f"{error.words}. {error.remedy}")
+        # A server that restarts is nobody's concern.
+        if isinstance(error, Unwelcome) or self._failures >= 2:
+            self._tell(self.uri, error)
+        self._progress()
+        return delay

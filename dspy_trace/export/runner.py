@@ -1,0 +1,66 @@
+"""Threads of ours: they work step by step, sleep otherwise, and never keep the program from ending."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from dspy_trace.guard import shielded
+
+
+class Steps(Protocol):
+    """Something that a runner works at, step by step."""
+
+    def step(self) -> float | None:
+        """Do a little; return the seconds until there is more to do, ``None`` if only a call can tell."""
+        ...
+
+
+class Runner(threading.Thread):
+    """A thread that works at one thing or several.
+
+    Args:
+        longest: seconds after which it looks again without being called; ``None`` is never.
+    """
+
+    def __init__(self, longest: float | None = None) -> None:
+        super().__init__(name="dspy-trace-delivery", daemon=True)
+        self.work: list[Steps] = []
+        self._longest = longest
+        self._wake = threading.Event()
+        self._ended = False
+
+    def wake(self) -> None:
+        """Let it look at once."""
+        self._wake.set()
+
+    def end(self) -> None:
+        """Let it end after the step that it is at."""
+        self._ended = True
+        self._wake.set()
+
+    def run(self) -> None:
+        _make_no_spans()
+        while not self._ended:
+            self._wake.clear()
+            delays = [shielded("delivering", work.step) for work in tuple(self.work)]
+            if not self._ended:
+                due = [delay for delay in (*delays, self._longest) if delay is not None]
+                self._wake.wait(min(due, default=None))
+
+
+def started(runner: Runner) -> Runner | None:
+    """Start a runner and return it, unless the program has begun to end, when no thread can be started."""
+    try:
+        runner.start()
+    except RuntimeError:
+        return None
+    return runner
+
+
+def _make_no_spans() -> None:
+    """Keep instrumentations of HTTP and databases from tracing what this thread does."""
+    from opentelemetry import context
+
+    made = context.set_value("suppress_instrumentation", True)
+    context.attach(context.set_value("suppress_http_instrumentation", True, made))

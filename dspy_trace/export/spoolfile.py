@@ -1,0 +1,222 @@
+"""One SQLite file that processes share: its schema, its connection, and what a fork does to both.
+
+SQLite from the standard library, in WAL mode: writers of several processes, readers that do not wait for them, and a
+file that a killed process leaves whole. What is committed survives the process; the disk is not synchronised at each
+commit, so that a power failure may cost the last moments, never the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+"""Version of the tables. A newer one is left alone."""
+
+BUSY = 2.0
+"""Seconds to wait for another process that writes."""
+
+TABLES = """
+CREATE TABLE targets (
+    id INTEGER PRIMARY KEY, uri TEXT NOT NULL, experiment_id TEXT NOT NULL, experiment_name TEXT NOT NULL,
+    sealed INTEGER NOT NULL DEFAULT 0, folder TEXT NOT NULL DEFAULT '', UNIQUE (uri, experiment_id, experiment_name));
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, trace_id TEXT NOT NULL, owner TEXT NOT NULL,
+    holder TEXT NOT NULL, until REAL NOT NULL, created REAL NOT NULL, spans INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    complete INTEGER NOT NULL, payload BLOB NOT NULL, info BLOB);
+CREATE INDEX batches_by_target ON batches (target);
+CREATE INDEX batches_by_owner ON batches (owner);
+CREATE INDEX batches_by_trace ON batches (trace_id);
+CREATE TABLE followups (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, trace_id TEXT NOT NULL, kind TEXT NOT NULL,
+    owner TEXT NOT NULL, holder TEXT NOT NULL, until REAL NOT NULL, created REAL NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, payload BLOB NOT NULL);
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, trace_id TEXT NOT NULL, kind TEXT NOT NULL,
+    owner TEXT NOT NULL, created REAL NOT NULL, spans INTEGER NOT NULL, reason TEXT NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE accounts (owner TEXT, name TEXT, n INTEGER NOT NULL, PRIMARY KEY (owner, name)) WITHOUT ROWID;
+CREATE TABLE problems (
+    uri TEXT, cause TEXT, message TEXT NOT NULL, since REAL NOT NULL, last REAL NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY (uri, cause)) WITHOUT ROWID;
+CREATE TABLE workers (slot TEXT PRIMARY KEY, state TEXT NOT NULL, since REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE totals (name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO totals VALUES ('bytes', 0);
+CREATE TRIGGER batches_in AFTER INSERT ON batches BEGIN
+    UPDATE totals SET n = n + new.bytes WHERE name = 'bytes'; END;
+CREATE TRIGGER batches_out AFTER DELETE ON batches BEGIN
+    UPDATE totals SET n = n - old.bytes WHERE name = 'bytes'; END;
+"""
+
+
+class Unusable(Exception):
+    """A spool file cannot be used; the message says why."""
+
+
+class SpoolFile:
+    """A spool's file, or its stand-in in memory.
+
+    One connection serves all threads of the process, one at a time: each use takes well under a millisecond.
+
+    Args:
+        path: the file; made with mode 0600 if there is none. ``None`` is memory.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        _files.add(self)
+
+    def open(self) -> None:
+        """Open it now.
+
+        Raises:
+            Unusable: the file belongs to somebody else, has a newer schema, or cannot do what is needed.
+            OSError: its folder cannot be written.
+            sqlite3.Error: it is no spool, or SQLite cannot use it.
+        """
+        with self._lock:
+            if self._connection is None:
+                self._connection = self._connected()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self.path is not None:
+            _make(self.path)
+        connection = sqlite3.connect(
+            ":memory:" if self.path is None else str(self.path),
+            timeout=BUSY,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        if self.path is not None:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise Unusable("its file system does not let processes share a database")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA journal_size_limit = 8388608")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA:
+                raise Unusable(f"it was made by a newer dspy-trace (schema {version}, not {SCHEMA})")
+            if version == 0:
+                for statement in _statements(TABLES):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection for one transaction, which is taken back if the block raises.
+
+        Raises:
+            sqlite3.Error: it cannot be written; nothing of the block has happened.
+        """
+        with self._lock:
+            self.open()
+            connection = self._connection
+            assert connection is not None
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def read(self, statement: str, *values: Any) -> list[Any]:
+        """Return all rows that a statement finds."""
+        with self._lock:
+            self.open()
+            assert self._connection is not None
+            return self._connection.execute(statement, values).fetchall()
+
+    def close(self) -> None:
+        """Close it; it opens again at the next use. What was in memory is gone."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def before_fork(self) -> None:
+        """Let no other thread be in the middle of something while the process is copied."""
+        self._held = self._lock.acquire(timeout=1.0)
+
+    def after_fork_in_parent(self) -> None:
+        if self._held:
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Leave the connection to the parent: SQLite's must not be used, nor closed, on the other side of a fork."""
+        self._lock = threading.RLock()
+        if self._connection is not None:
+            _abandoned.append(self._connection)
+            self._connection = None
+
+    _held = False
+
+
+def _statements(text: str) -> Iterator[str]:
+    """Split a script: ``executescript`` would commit before it begins."""
+    statement = ""
+    for line in text.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _make(path: Path) -> None:
+    """Make the file, readable by nobody else, with its folder; SQLite gives its side files the same mode."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    with suppress(FileExistsError):
+        os.close(os.open(path, flags, 0o600))
+    # A file that is there is not opened: closing it again would release the locks that this process has on it.
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise Unusable("it is no file")
+    if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        raise Unusable("it belongs to another user")
+
+
+_files: weakref.WeakSet[SpoolFile] = weakref.WeakSet()
+_abandoned: list[sqlite3.Connection] = []
+
+
+def _before() -> None:
+    for file in list(_files):
+        file.before_fork()
+
+
+def _in_parent() -> None:
+    for file in list(_files):
+        file.after_fork_in_parent()
+
+
+def _in_child() -> None:
+    for file in list(_files):
+        file.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

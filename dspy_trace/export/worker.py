@@ -1,0 +1,236 @@
+"""The process that writes to MLflow's databases: ``python -m dspy_trace.export.worker SPOOL_FOLDER [SLOT]``.
+
+It exists because importing mlflow takes seconds and hundreds of megabytes, opening a database takes seconds more, and
+every stored trace costs milliseconds: none of that belongs in the program. The programs of a user and an environment
+share it; they start it on demand, and it ends a while after the last of them. It may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from time import monotonic, sleep, time
+from typing import Any, TextIO
+
+from dspy_trace import settings as names
+from dspy_trace.export import records
+from dspy_trace.export.database import DatabaseSink
+from dspy_trace.export.drain import Drain
+from dspy_trace.export.locks import ProcessLock, is_free
+from dspy_trace.export.outcomes import Undelivered, Unwelcome
+from dspy_trace.export.places import bounds, spool_file
+from dspy_trace.export.runner import Runner
+from dspy_trace.export.spawn import SHARED, lock_file, producers_file, slot_of
+from dspy_trace.export.spool import Spool
+from dspy_trace.export.target import Target, without_secrets
+from dspy_trace.guard import ask
+
+logger = logging.getLogger("dspy_trace")
+
+LOOK = 0.1
+"""Seconds between two looks into the spool."""
+
+HANDOVER = 10.0
+"""Seconds to wait for a worker that is ending."""
+
+IDLE = 60.0
+"""Seconds to stay after the last row and the last program."""
+
+PATIENCE = 10
+"""Times as long to stay for a server that does not answer."""
+
+
+class Worker:
+    """One run of the process.
+
+    Args:
+        folder: folder of the spool.
+        slot: which databases it serves: those that need no credential, or the one whose credential it was given.
+        environ: the environment; the credential is taken out of it.
+    """
+
+    def __init__(self, folder: Path, slot: str, environ: MutableMapping[str, str]) -> None:
+        self.spool = Spool(spool_file(folder), **bounds(environ))
+        self.restart = False
+        """Whether to begin anew, in a fresh process."""
+        self._folder = folder
+        self._slot = slot
+        self._uri = environ.pop(names.WORKER_CREDENTIAL, None)
+        self._idle = ask(float, environ.get(names.WORKER_IDLE), default=IDLE)
+        self._lock = ProcessLock(lock_file(folder, slot))
+        self._owner = f"worker-{os.getpid()}"
+        self._drains: dict[str, Drain] = {}
+        self._runners: list[Runner] = []
+        self._told: dict[str, str] = {}
+        self._packages = _places_of("mlflow", "dspy-trace")
+        self._version = -1
+        self._busy = monotonic()
+
+    def run(self) -> int:
+        """Deliver until there is nothing to do and nobody to do it for; return an exit status."""
+        if not self._begin():
+            return 0
+        logger.info("started, for %s", self._slot if self._slot == SHARED else without_secrets(self._uri or ""))
+        while not self.restart:
+            sleep(LOOK)
+            try:
+                self._look()
+                if self._is_over():
+                    break
+            except sqlite3.OperationalError as error:
+                logger.warning("the spool cannot be read: %s", error)
+                sleep(1.0)
+        for runner in self._runners:
+            runner.end()
+        if self.restart:
+            logger.info("beginning anew, since what is open has been replaced")
+            self._again()
+        logger.info("ended")
+        return 0
+
+    def _begin(self) -> bool:
+        """Become the only worker of the slot; return whether that is what we are."""
+        self.spool.open()
+        state = self._state()
+        if not self._lock.acquire(timeout=0.5 if state == "running" else HANDOVER):
+            logger.info("another worker runs")
+            return False
+        with self.spool.writing() as db:
+            db.execute("INSERT OR REPLACE INTO workers VALUES (?, 'running', ?)", (self._slot, time()))
+        return True
+
+    def _state(self) -> str:
+        found = self.spool.read("SELECT state FROM workers WHERE slot = ?", self._slot)
+        return str(found[0][0]) if found else ""
+
+    def _look(self) -> None:
+        """Take note of what other processes have written."""
+        (version,) = self.spool.read("PRAGMA data_version")[0]
+        if version == self._version:
+            return
+        self._version = version
+        for _, target, sealed, folder in self.spool.targets():
+            if target.uri not in self._drains and self._is_ours(target, sealed) and self._waits(target.uri):
+                self._serve(target, folder)
+        for runner in self._runners:
+            runner.wake()
+
+    def _is_ours(self, target: Target, sealed: bool) -> bool:
+        return target.kind == "database" and slot_of(target.uri, sealed) == self._slot
+
+    def _waits(self, uri: str) -> bool:
+        return records.anything(self.spool, uris=frozenset((uri,)))
+
+    def _serve(self, target: Target, folder: str) -> None:
+        """Give a database a thread of its own, so that none holds up another."""
+        sink = DatabaseSink(self._uri or target.uri, folder, self._replaced)
+        drain = Drain(target.uri, sink, lambda: [self.spool], self._owner, tell=self._tell)
+        self._drains[target.uri] = drain
+        runner = Runner()
+        runner.work.append(drain)
+        self._runners.append(runner)
+        runner.start()
+
+    def _replaced(self) -> None:
+        self.restart = True
+
+    def _tell(self, uri: str, error: Undelivered) -> None:
+        if self._told.get(uri) != error.cause:
+            self._told[uri] = error.cause
+            logger.warning("traces for %s are not delivered: %s. %s", uri, error.words, error.remedy)
+
+    def _is_over(self) -> bool:
+        """Return whether it is time to end, which is then written down, so that whoever comes later starts another."""
+        if any(not place.exists() for place in self._packages):
+            self.restart = True
+        now = monotonic()
+        asked = self._state() == "asked"
+        if self._has_hope() or not (asked or is_free(producers_file(self._folder, self._slot))):
+            self._busy = now
+        if not asked and now - self._busy < self._idle:
+            return False
+        if asked and self._has_hope():
+            return False
+        seen = self._version
+        with self.spool.writing() as db:
+            if db.execute("PRAGMA data_version").fetchone()[0] != seen:
+                return False
+            db.execute("UPDATE workers SET state = 'ending', since = ? WHERE slot = ?", (time(), self._slot))
+        return True
+
+    def _has_hope(self) -> bool:
+        """Return whether something waits that may yet be delivered without anybody's doing."""
+        for uri, drain in self._drains.items():
+            patience = self._idle * PATIENCE if not isinstance(drain.problem, Unwelcome) else 0.0
+            if drain.problem is not None and monotonic() - drain.last_success > patience:
+                continue
+            if self._waits(uri):
+                return True
+        return False
+
+    def _again(self) -> None:
+        """Become a fresh process, in which nothing is open or imported."""
+        if self._uri is not None:
+            os.environ[names.WORKER_CREDENTIAL] = self._uri
+        safe = ["-P"] if sys.version_info >= (3, 11) else []
+        command = [sys.executable, *safe, "-m", "dspy_trace.export.worker", str(self._folder), self._slot]
+        os.execv(sys.executable, command)
+
+
+def _places_of(*packages: str) -> list[Path]:
+    """Return where the metadata of packages is: it goes when another version is installed."""
+    found = (ask(importlib.metadata.distribution, package) for package in packages)
+    return [path for one in found if isinstance(path := getattr(one, "_path", None), Path)]
+
+
+class Redacted:
+    """A stream that lets no credential through.
+
+    Args:
+        stream: where it goes.
+        secret: tracking URI with its password, if there is one.
+    """
+
+    def __init__(self, stream: TextIO, secret: str | None) -> None:
+        self._stream = stream
+        password = re.search(r"://[^:/@]*:(.*)@", secret or "")
+        self._secrets = [text for text in (secret, password and password[1]) if text]
+
+    def write(self, text: str) -> int:
+        for secret in self._secrets:
+            text = text.replace(secret, "[hidden]")
+        return self._stream.write(re.sub(r"(://)[^/@\s]*:[^@\s]*@", r"\1[hidden]@", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _humble(environ: Mapping[str, str]) -> None:
+    """Stand back behind every program, and keep secrets out of the log."""
+    if hasattr(os, "nice"):
+        ask(os.nice, 10)
+    secret = environ.get(names.WORKER_CREDENTIAL)
+    sys.stdout, sys.stderr = Redacted(sys.stdout, secret), Redacted(sys.stderr, secret)
+    form = f"%(asctime)s {os.getpid()} %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(stream=sys.stderr, format=form, level=logging.WARNING)
+    logger.setLevel(logging.INFO)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the worker; return an exit status."""
+    folder, slot = Path(arguments[0]), arguments[1] if len(arguments) > 1 else SHARED
+    if hasattr(os, "fork") and os.fork():
+        # The program that started us waits for nobody, and `os.wait()` in it shall not find us.
+        os._exit(0)
+    _humble(os.environ)
+    return Worker(folder, slot, os.environ).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""Everything that the README shows is run here, as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.parts.scripted_lm import API_KEY, ScriptedLM
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SECONDS = 110
+
+pytestmark = pytest.mark.integration
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's code blocks in a language, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+PROGRAMS = blocks("python")
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines()]
+
+
+def run(command: list[str], folder: Path, **environ: str) -> str:
+    """Run a command with this environment's scripts on the path and return what it printed."""
+    scripts = str(Path(sys.executable).parent)
+    path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path, "DSPY_CACHEDIR": str(folder / "cache"), **environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def openai(lm: ScriptedLM) -> dict[str, str]:
+    """Return the environment in which ``openai/...`` is the scripted LM."""
+    return {"OPENAI_API_BASE": lm.url, "OPENAI_API_KEY": API_KEY}
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
+def test_programs_run(program: str, tmp_path: Path, scripted_lm: ScriptedLM) -> None:
+    """Each program runs unchanged, with a scripted LM where it says OpenAI's."""
+    (tmp_path / "program.py").write_text(program)
+    run([sys.executable, "program.py"], tmp_path, **openai(scripted_lm))
+
+
+def test_zero_code(tmp_path: Path, scripted_lm: ScriptedLM) -> None:
+    """The zero-code command prints the spans of ``app.py`` on the console."""
+    app = next(program for program in PROGRAMS if "dspy_trace" not in program)
+    (tmp_path / "app.py").write_text(app)
+    command = next(line for line in COMMANDS if line.startswith("opentelemetry-instrument"))
+    printed = run(command.split(), tmp_path, **openai(scripted_lm))
+    assert '"name": "invoke_workflow Predict"' in printed
+    assert '"name": "chat gpt-4o-mini"' in printed
+
+
+def test_the_demo_prints_the_tree_that_the_readme_shows(tmp_path: Path, real_lm: object) -> None:
+    """The demo's tree has the shape of the README's; times and tokens are the machine's and the model's own."""
+    assert "pip install uv && uv run dspy-trace demo" in COMMANDS
+    printed = run(["dspy-trace", "demo"], tmp_path, COLUMNS="120")
+    assert shape(blocks("text")[0]) == shape(printed[printed.index("invoke_workflow") :])
+
+
+def shape(tree: str) -> list[str]:
+    """Return the lines of a tree without its numbers."""
+    return [re.sub(r"\s+[\d.]+ m?s\b|\s+\d+ > \d+ tokens", "", line).rstrip() for line in tree.strip().splitlines()]

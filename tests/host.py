@@ -51,7 +51,7 @@ class Seen:
 def run(scenario: Scenario) -> Seen:
     """Run `scenario` against a fresh LM server and return what could be noticed of it."""
     seen = Seen()
-    before = _process()
+    before = process()
     with ScriptedLM() as server, _listening(seen), contextlib.redirect_stdout(io.StringIO()) as printed:
         lm = server.lm()
         with dspy.context(lm=lm, trace=[], callbacks=[]):
@@ -65,7 +65,7 @@ def run(scenario: Scenario) -> Seen:
         seen.requests = sorted(_request(request) for request in server.requests)
         assert not server.failures, server.failures
     seen.printed = _stable(printed.getvalue())
-    after = _process()
+    after = process()
     seen.changed = {key for key in before if before[key] != after[key]}
     return seen
 
@@ -142,7 +142,7 @@ def _listening(seen: Seen) -> Iterator[None]:
     seen.logged = sorted((r.name, r.levelno, r.pathname, _stable(r.getMessage())) for r in told_records)
 
 
-def _process() -> dict[str, Any]:
+def process() -> dict[str, Any]:
     """Return the state of the process that belongs to the host and to nobody else."""
     settings = sys.modules["dspy.dsp.utils.settings"]  # the package has an attribute of that name
     config = settings.main_thread_config
@@ -169,8 +169,11 @@ def same(scenario: Scenario, **kwargs: Any) -> Recording:
         AssertionError: its host, or its LM, could tell the two runs apart.
     """
     bare = run(scenario)
+    before = process()
     with record(**{"detail": "full", "capture_content": True, **kwargs}) as trace:
         traced = run(scenario)
+        assert process() == before
+    assert process() == before
     assert dataclasses.asdict(traced) == dataclasses.asdict(bare)
     assert not bare.changed
     if bare.raised is not None:

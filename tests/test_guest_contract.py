@@ -16,7 +16,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from dspy_trace import DSPyInstrumentor
 from dspy_trace.testing import record
 from tests import host_programs, host_programs_more
-from tests.host import Scenario, Seen, run
+from tests.host import Scenario, Seen, process, run
 from tests.host_programs import PROGRAMS
 
 NEED_NUMPY = {host_programs.embedders, host_programs_more.knn_few_shot}
@@ -38,7 +38,9 @@ def memory_cache_only() -> Iterator[None]:
 
 
 def traced(scenario: Scenario, **kwargs: Any) -> tuple[Seen, set[str]]:
+    before = process()
     with record(**kwargs) as trace:
+        assert process() == before
         seen = run(scenario)
     return seen, {span.name for span in trace.spans if span.parent is None}
 
@@ -60,12 +62,15 @@ def test_a_traced_program_is_the_same_to_its_host(scenario: Scenario) -> None:
     if scenario in SHOW_TRACEBACKS and sys.version_info < (3, 11):
         pytest.skip("Python 3.10 cannot take a frame out of a traceback that passes through it")
     bare = run(scenario)
+    before = process()
     full, roots = traced(scenario, detail="full", capture_content=True)
     least, _ = traced(scenario, detail="minimal")
+    none = without_sdk(scenario)
+    assert process() == before
 
     assert (bare.raised[0] if bare.raised else None) == PROGRAMS[scenario].raises, bare.raised
     assert roots >= PROGRAMS[scenario].roots, "it was not traced as it should have been"
-    for seen in (full, least, without_sdk(scenario)):
+    for seen in (full, least, none):
         assert seen.raised == bare.raised
         assert seen.returned == bare.returned
         assert seen.requests == bare.requests

@@ -1,0 +1,113 @@
+"""``opentelemetry-instrument`` with no line of tracing in the program: whole traces at a real collector."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dspy_trace.demo.lm_server import MODEL, LMServer
+from tests.parts.collector import Collector
+from tests.parts.recorder import ReceivedSpan
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path(__file__).parents[1] / "parts" / "real_program.py"
+
+QUIET = {
+    "OTEL_METRICS_EXPORTER": "none",
+    "OTEL_LOGS_EXPORTER": "none",
+    # Another instrumentation of DSPy is installed for the tests of neighbours; that one imports dspy.
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy",
+}
+
+TREE = f"""
+invoke_workflow HelpDesk
+  retrieval Handbook
+  Predict triage
+    * dspy.adapter.parse_error
+    * dspy.adapter.fallback
+    chat {MODEL}
+    chat {MODEL}
+  ChainOfThought reply
+    Predict reply.predict
+      * dspy.adapter.parse_error
+      * dspy.adapter.fallback
+      chat {MODEL}
+      chat {MODEL}
+"""
+
+
+def instrumented(*arguments: str, **environ: str) -> str:
+    """Run Python under ``opentelemetry-instrument`` and return what it printed."""
+    scripts = str(Path(sys.executable).parent)
+    done = subprocess.run(
+        [f"{scripts}/opentelemetry-instrument", sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **QUIET, **environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def tree(spans: list[ReceivedSpan]) -> str:
+    """Return received spans as :func:`dspy_trace.testing.tree` does."""
+    ordered = sorted(spans, key=lambda span: span["start_ns"])
+    lines = [""]
+
+    def add(parent: str | None, depth: int) -> None:
+        for span in ordered:
+            if span["parent_id"] == parent:
+                lines.append("  " * depth + span["name"])
+                lines.extend("  " * (depth + 1) + f"* {event['name']}" for event in span["events"])
+                add(span["span_id"], depth + 1)
+
+    add(None, 0)
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_real_program_arrives_whole(protocol: str, collector: Collector, real_lm: LMServer) -> None:
+    """The trace of a real program and a real LM is complete behind a collector, over either protocol."""
+    endpoint = collector.grpc_endpoint if protocol == "grpc" else collector.http_endpoint
+    printed = instrumented(
+        str(PROGRAM),
+        real_lm.base_url,
+        real_lm.model,
+        OTEL_TRACES_EXPORTER="otlp",
+        OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+        OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+        OTEL_SERVICE_NAME="help-desk",
+    )
+    assert printed.strip() == "billing"
+    spans = collector.recorder.wait_for(9)
+    assert tree(spans) == TREE
+    assert {span["resource"]["service.name"] for span in spans} == {"help-desk"}
+    chats = [span for span in spans if span["name"] == f"chat {MODEL}"]
+    assert all(span["attributes"]["gen_ai.usage.input_tokens"] > 100 for span in chats)
+    root = next(span for span in spans if not span["parent_id"])
+    for kind in ("input", "output"):
+        told = sum(span["attributes"][f"gen_ai.usage.{kind}_tokens"] for span in chats)
+        assert root["attributes"][f"dspy.usage.{kind}_tokens"] == told
+    assert not any("gen_ai.input.messages" in span["attributes"] for span in spans)
+
+
+def test_a_program_without_dspy_pays_nothing() -> None:
+    """Where dspy is not imported, neither are the readers and vocabularies that only it needs."""
+    printed = instrumented(
+        "-c",
+        "import sys; print(sorted(m for m in sys.modules if m.split('.')[0] in ('dspy', 'dspy_trace')))",
+        OTEL_TRACES_EXPORTER="none",
+    )
+    assert printed.strip() == str(
+        ["dspy_trace", "dspy_trace._version", "dspy_trace.guard", "dspy_trace.instrumentor", "dspy_trace.settings"]
+    )

@@ -1,4 +1,4 @@
-"""Tracing for DSPy: every program becomes an OpenTelemetry trace."""
+"""Tracing for DSPy: every program becomes an OpenTelemetry trace, in MLflow, in any collector, or both."""
 
 from __future__ import annotations
 
@@ -7,11 +7,27 @@ from typing import TYPE_CHECKING, Any
 from dspy_trace._version import __version__
 
 if TYPE_CHECKING:
+    from dspy_trace.autolog import autolog
+    from dspy_trace.control import Stats, flush, last_trace_id, log_feedback, shutdown, stats
     from dspy_trace.instrumentor import DSPyInstrumentor
 
-__all__ = ["DSPyInstrumentor", "__version__"]
+__all__ = [
+    "DSPyInstrumentor",
+    "Stats",
+    "__version__",
+    "autolog",
+    "flush",
+    "last_trace_id",
+    "log_feedback",
+    "shutdown",
+    "stats",
+]
 
-_HOMES = {"DSPyInstrumentor": "dspy_trace.instrumentor"}
+_HOMES = {
+    "autolog": "dspy_trace.autolog",
+    "DSPyInstrumentor": "dspy_trace.instrumentor",
+    **dict.fromkeys(("Stats", "flush", "last_trace_id", "log_feedback", "shutdown", "stats"), "dspy_trace.control"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
 from opentelemetry.trace import ProxyTracerProvider, TracerProvider
 
-from dspy_trace.export.outlet import existing, outlet
-from dspy_trace.guard import shielded
+from dspy_trace.export.outlet import outlet
 from dspy_trace.instrumentor import DSPyInstrumentor
 from dspy_trace.settings import OTLP_ENDPOINTS, resolve
 
@@ -116,8 +115,8 @@ def _offer() -> TracerProvider | None:
         return None
     if not _offered:
         _offered.append(_our_provider())
-    # ``set_tracer_provider`` works once in a process, and that once is the application's. The name behind it is private:
-    # where it is gone, our provider stays private too.
+    # ``set_tracer_provider`` works once in a process, and that once is the application's. The name behind it is
+    # private: where it is gone, our provider stays private too.
     if not hasattr(trace, "_TRACER_PROVIDER"):
         return _offered[0]
     trace._TRACER_PROVIDER = _offered[0]
@@ -139,28 +138,3 @@ def _our_provider() -> SDKTracerProvider:
 
         provider.add_span_processor(BatchSpanProcessor(LazyOTLPExporter()))
     return provider
-
-
-def flush(timeout: float = 30.0) -> bool:
-    """Deliver everything that was recorded so far.
-
-    Args:
-        timeout: longest time to wait, in seconds.
-
-    Returns:
-        whether nothing waits any more.
-    """
-    delivered = [shielded("flushing", out.flush, timeout) for out in existing()]
-    return all(delivered)
-
-
-def shutdown(timeout: float = 5.0, *, worker: bool = False) -> None:
-    """Stop tracing, write out what is left and stop our threads. DSPy is restored.
-
-    Args:
-        timeout: longest time to wait for delivery, in seconds.
-        worker: also end the process that writes into databases, which otherwise ends by itself when it is idle.
-    """
-    autolog(disable=True)
-    for out in existing():
-        shielded("shutting down", out.shutdown, timeout, worker)

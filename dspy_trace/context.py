@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import Token
+from contextvars import ContextVar, Token
 from threading import get_ident
 from typing import Any, Final
 
@@ -76,6 +76,10 @@ def leave(token: Token[Context], context: Context | None) -> None:
 def attach(context: Context) -> Token[Any]:
     """Make `context` current."""
     return otel_context.attach(context)
+
+
+last_trace: Final[ContextVar[int | None]] = ContextVar("dspy_trace_last_trace", default=None)
+"""Id of the trace of the outermost call that ended last, in each context."""
 
 
 waiting: dict[int, tuple[int, Any, Context]] = {}

@@ -72,9 +72,9 @@ def cut_text(text: str, limit: int = LIMIT) -> str:
 
 def _quick(value: Any, limit: int) -> str | None:
     """Return the JSON of a value that needs no walk, as nearly all messages, inputs and outputs need none."""
-    if not _is_small(value, limit):
-        return None
     try:
+        if not _is_small(value, limit):
+            return None
         text = orjson.dumps(value).decode()
     except (orjson.JSONEncodeError, RuntimeError):
         # A lone surrogate, or another thread is changing the value: the walk copes with both.
@@ -91,6 +91,9 @@ def _is_small(value: Any, room: int) -> bool:
         if kind is str:
             room -= len(item)
         elif kind is dict:
+            if len(item) > room:
+                return False
+            found += item
             found += item.values()
         elif kind is list:
             found += item[: max(room, 0)]

@@ -248,6 +248,8 @@ class Call:
                 shielded("counting a call", self._count, error)
             if error is not None or self._failed_beneath is not None or self._deferred:
                 self._forget()
+            if self.above is None and self._attributes is not None:
+                place.last_trace.set(self.span.get_span_context().trace_id)
 
     def happened(self, event: facts.Fact) -> None:
         """Record something that happened during this call."""

@@ -64,6 +64,13 @@ def test_spans_keep_to_the_conventions(trace: Recording) -> None:
     assert [f"{span.name} {problem}" for span in trace.spans for problem in semconv.problems(span)] == []
 
 
+def test_what_calls_a_server_is_a_client(trace: Recording) -> None:
+    """LM calls are of kind CLIENT; so are embeddings and retrievals that ask a server, and no others."""
+    asking = {span.name for span in trace.spans if "server.address" in told(span) or operation(span) in LM_CALLS}
+    assert {span.name for span in trace.spans if span.kind is SpanKind.CLIENT} == asking
+    assert {"embeddings text-embedding-3-small", "retrieval ColBERTv2", "decision jev-latest"} <= asking
+
+
 def test_attributes_are_of_the_type_that_is_said(trace: Recording) -> None:
     """Types and enumerations."""
     assert [f"{span.name}: {problem}" for span in trace.spans for problem in semconv.wrong_types(span)] == []
@@ -92,6 +99,7 @@ def test_every_attribute_and_event_is_documented(trace: Recording) -> None:
     assert {event.name for span in trace.spans for event in span.events} == EVENTS.keys()
 
 
+LM_CALLS = {"chat", "text_completion", "decision"}
 CONTENT_KEYS = {entry.name for entry in table.entries() if entry.value.endswith("content")}
 
 

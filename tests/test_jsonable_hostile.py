@@ -254,6 +254,8 @@ HUGE: dict[str, Callable[[int], Any]] = {
     "list of texts": lambda size: ["abc"] * (size // 8),
     "dict": lambda size: dict.fromkeys(range(size // 64), "x"),
     "text dict": lambda size: {str(number): "" for number in range(size // 64)},
+    "long key": lambda size: {"x" * size: "", "y": 1},
+    "long keys of texts": lambda size: {"x" * size: ""},
     "set": lambda size: set(range(size // 64)),
     "data object": lambda size: dspy.Example(text="x" * size, items=[1] * (size // 8)),
     "exception": lambda size: ValueError("x" * size),

@@ -182,3 +182,24 @@ class Broken:
 
     def close(self) -> None:
         pass
+
+
+class Fixed:
+    """An engine that always says the same."""
+
+    def complete(self, request: lm15.Request) -> lm15.Response:
+        usage = lm15.Usage(input_tokens=3, output_tokens=2, cache_write_tokens=1)
+        return lm15.Response("r-1", "fixed-1", lm15.Message.assistant("hello"), "stop", usage)
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_responses_api_is_a_chat() -> None:
+    """``model_type="responses"`` asks another endpoint for the same: a chat, with all that is known of the response."""
+    with balanced(capture_content=True) as trace:
+        assert dspy.LM("openai/gpt-5", model_type="responses", engine=Fixed(), cache=False)("hi") == [{"text": "hello"}]
+    told = trace.one("chat gpt-5").attributes
+    assert (told["gen_ai.response.id"], told["gen_ai.response.model"]) == ("r-1", "fixed-1")
+    assert (told["gen_ai.usage.input_tokens"], told["gen_ai.usage.cache_write.input_tokens"]) == (3, 1)
+    assert '"content":"hello"' in told["gen_ai.output.messages"]

@@ -110,17 +110,19 @@ def test_a_cache_hit_costs_nothing(scripted_lm: ScriptedLM, engine: Any) -> None
     assert len(scripted_lm.requests) == 1
 
 
-def again(status: int, content: str = "") -> Reply:
-    """Refuse for now, in a way that DSPy repeats at once."""
-    return Reply(content, status=status, headers={"Retry-After": "0.01"})
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let DSPy repeat a failed request without waiting for seconds."""
+    monkeypatch.setattr("dspy.clients.execution._delay", lambda error, attempt: 0.0)
 
 
 @ENGINES
+@pytest.mark.usefixtures("at_once")
 async def test_requests_that_are_repeated_are_told(scripted_lm: ScriptedLM, engine: Any) -> None:
     """One span for the call: how many requests, how many failed, and an event for each failed one with its error."""
     lm = scripted_lm.lm(engine, num_retries=2)
     for asynchronous in (False, True):
-        scripted_lm.answer = in_turn(again(429), again(500), "at last")
+        scripted_lm.answer = in_turn(Reply(status=429), Reply(status=500), "at last")
         asked = len(scripted_lm.requests)
         with balanced() as trace:
             assert (await lm.acall("hi") if asynchronous else lm("hi")) == ["at last"]
@@ -135,9 +137,10 @@ async def test_requests_that_are_repeated_are_told(scripted_lm: ScriptedLM, engi
 
 
 @ENGINES
+@pytest.mark.usefixtures("at_once")
 def test_a_call_that_fails_in_the_end_says_so(scripted_lm: ScriptedLM, engine: Any) -> None:
     """The last failure is the error of the span; those before it are its events."""
-    scripted_lm.answer = lambda body: again(503)
+    scripted_lm.answer = lambda body: Reply(status=503)
     with balanced() as trace, pytest.raises(dspy.LMError) as raised:
         scripted_lm.lm(engine, num_retries=1)("hi")
     assert trace.tree("dspy.lm.requests", "dspy.lm.retries") == (

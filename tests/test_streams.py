@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import threading
 from collections.abc import Callable, Generator
@@ -137,7 +136,6 @@ def consume(consumer: Callable[[Pieces], Any]) -> Any:
             seen = consumer(program(question="?"))
         except Exception as error:  # noqa: BLE001  # whatever it is, the traced run must raise it too
             seen = type(error), str(error)
-    gc.collect()
     return seen, program.log
 
 

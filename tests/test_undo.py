@@ -21,6 +21,15 @@ from dspy_trace.wrapping import Observed
 from tests.host import left_on_dspy
 from tests.parts.scripted_lm import ScriptedLM
 
+
+@pytest.fixture(autouse=True)
+def young_garbage_only() -> Iterator[None]:
+    """Let the collector look at what the test makes, and not at all that the suite has imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 LEVELS = ("minimal", "standard", "full")
 
 

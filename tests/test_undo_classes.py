@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dspy
@@ -17,6 +17,15 @@ from dspy_trace.wrapping import Observed
 from tests.host import left_on_dspy, run
 from tests.host_programs_more import Log, refined
 from tests.parts.scripted_lm import ScriptedLM
+
+
+@pytest.fixture(autouse=True)
+def young_garbage_only() -> Iterator[None]:
+    """Let the collector look at what the test makes, and not at all that the suite has imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
 
 EXAMPLES = [dspy.Example(question="q", answer="a").with_inputs("question")]
 

@@ -156,9 +156,8 @@ class Drain:
         spool.settle(number, settled)
         self._succeeded(spool)
         if refused:
-            words = refused[0][1]
-            remedy = "They are kept: see `dspy-trace dead-letters`."
-            self._tell(self.uri, Undelivered(f"{len(refused)} spans were refused ({words})", "dead", remedy))
+            words = f"{len(refused)} span{'s' * (len(refused) > 1)} ({refused[0][1]})"
+            self._tell(self.uri, Undelivered(words, "dead", "They are kept: see `dspy-trace dead-letters`."))
 
     def _info(self, target: Target, batch: Batch) -> tuple[str, bytes, str] | None:
         """Return what is to be said of a batch's trace once its spans are there."""

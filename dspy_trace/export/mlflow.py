@@ -199,7 +199,9 @@ def _resource(span: ReadableSpan) -> dict[str, str]:
     """Return the resource as tags, as MLflow itself makes them of OTLP's, without the SDK's stopgap for a name."""
     tags: dict[str, str] = {}
     for key, value in span.resource.attributes.items():
-        if key.startswith(mlflow.OF_MACHINE) or (key == mlflow.SERVICE_NAME and str(value).startswith("unknown_service")):
+        if key.startswith(mlflow.OF_MACHINE) or (
+            key == mlflow.SERVICE_NAME and str(value).startswith("unknown_service")
+        ):
             continue
         tags[key] = value if isinstance(value, str) else orjson.dumps(clean(value)).decode()
     return tags

@@ -1,7 +1,7 @@
 """The way out: one per process, from the spans of any provider to MLflow.
 
-Holds the processor, which runs on the program's threads, and the delivery, which runs on ours. Where a trace goes is read
-when its first local root starts, and written down with it.
+Holds the processor, which runs on the program's threads, and the delivery, which runs on ours. Where a trace goes is
+read when its first local root starts, and written down with it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from dspy_trace.export.mlflow import row
-from dspy_trace.export.sender import Delivery
-from dspy_trace.export.spool import Batch
-from dspy_trace.export.target import BadTarget, Credential, Target, target
-from dspy_trace.vocab.mlflow import MLflow
 from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
 from opentelemetry.trace import TracerProvider
 
 from dspy_trace import settings as names
+from dspy_trace.export.items import Batch
+from dspy_trace.export.mlflow import row
+from dspy_trace.export.mlflow_info import TraceFacts
 from dspy_trace.export.processor import Ended, Limits, SpoolProcessor
+from dspy_trace.export.sender import Delivery
+from dspy_trace.export.source import source
+from dspy_trace.export.target import BadTarget, Credential, Target, target
 from dspy_trace.export.traces import LiveTrace
 from dspy_trace.guard import ask, shielded
 from dspy_trace.observer import Beside, capture_of
 from dspy_trace.settings import Settings
-from dspy_trace.vocab import keys
+from dspy_trace.vocab.mlflow import MLflow
 
 logger = logging.getLogger("dspy_trace")
 
@@ -53,8 +54,8 @@ class Outlet:
             sync=durability == "sync",
             foreign=environ.get(names.FOREIGN, "").strip().lower() == "all",
         )
-        self.untold = 0
-        """Spans that had nowhere to go, because the tracking URI is one that traces cannot be kept in."""
+        self.nowhere = 0
+        """Spans whose tracking URI is one that traces cannot be kept in."""
         atexit.register(self._at_exit)
 
     def join(self, provider: TracerProvider) -> None:
@@ -70,6 +71,7 @@ class Outlet:
 
     def _opened(self, trace: LiveTrace) -> None:
         """Read where a trace goes; on the program's thread."""
+        trace.facts = TraceFacts()
         try:
             trace.destination, credential = target(self.uri, self.experiment, os.environ)
             self._credentials[trace.destination] = credential
@@ -81,59 +83,71 @@ class Outlet:
             shielded("asking mlflow", _ask_mlflow, trace)
 
     def _write(self, decided: list[tuple[LiveTrace, list[Ended]]]) -> None:
-        batches = []
-        for trace, spans in decided:
-            if trace.destination is None:
-                self.untold += len(spans)
-                continue
-            rows = [made for ended in spans if (made := shielded("translating a span", _row, ended)) is not None]
-            complete = any(ended.root for ended in spans)
-            info = orjson.dumps(trace.about) if complete and trace.about else None
-            trace_id = f"{trace.mlflow_trace_id or trace.trace_id:032x}"
-            batches.append(Batch(trace.destination, trace_id, orjson.dumps(rows), len(rows), complete, info))
+        batches = [made for trace, spans in decided if (made := self._batch(trace, spans)) is not None]
         if batches:
             self.delivery.put(batches)
+
+    def _batch(self, trace: LiveTrace, spans: list[Ended]) -> Batch | None:
+        where: Target | None = trace.destination
+        if where is None:
+            self.nowhere += len(spans)
+            return None
+        told: TraceFacts = trace.facts
+        # A root says what the rest has told of the trace.
+        spans.sort(key=lambda ended: ended.root)
+        rows = [made for ended in spans if (made := shielded("translating a span", _row, ended, told)) is not None]
+        complete = any(ended.root for ended in spans)
+        about = {**trace.about, **(ask(source, default={}) if where.kind == "database" else {})}
+        info = told.info(about) if complete else None
+        trace_id = f"{trace.mlflow_trace_id or trace.trace_id:032x}"
+        payload = None if info is None else orjson.dumps(info)
+        return Batch(where, trace_id, orjson.dumps(rows), len(rows), complete, payload)
+
+    def feedback(self, trace_id: str, told: dict[str, Any]) -> None:
+        """Have feedback delivered after its trace, or at once if that has been."""
+        known = self.processor.trace(int(trace_id, 16))
+        where = known.destination if known is not None else None
+        if where is None:
+            where, credential = target(self.uri, self.experiment, os.environ)
+            self._credentials[where] = credential
+        mlflow_id = known.mlflow_trace_id if known is not None else None
+        self.processor.write_out()
+        self.delivery.feedback(where, f"{mlflow_id:032x}" if mlflow_id else trace_id, orjson.dumps(told))
 
     def flush(self, timeout: float) -> bool:
         """Write out and deliver; return whether nothing waits any more."""
         self.processor.write_out()
         return self.delivery.flush(timeout)
 
+    def shutdown(self, timeout: float, worker: bool = False) -> bool:
+        """Write out, deliver as far as `timeout` seconds allow, and end our threads; a later span starts them again."""
+        self.processor.write_out()
+        return self.delivery.shutdown(timeout, worker)
+
     def _at_exit(self) -> None:
         shielded("writing spans", self.processor.write_out)
         shielded("delivering at exit", self.delivery.at_exit)
 
 
-def _row(ended: Ended) -> dict[str, Any]:
+def _row(ended: Ended, told: TraceFacts) -> dict[str, Any]:
     trace = ended.trace
-    parent = ended.parent_id if not ended.root else trace.mlflow_parent_id
-    beside = dict(ended.beside)
-    told = {key: beside.pop(key) for key in _EXCEPTION if key in beside}
-    made = row(
+    return row(
         ended.span,
-        beside,
+        ended.beside,
         trace_id=trace.mlflow_trace_id or trace.trace_id,
-        parent_id=parent,
+        parent_id=trace.mlflow_parent_id if ended.root else ended.parent_id,
         root=ended.root,
+        trace=told,
     )
-    if told:
-        for event in made["events"]:
-            if event["name"] == keys.EVENT_EXCEPTION:
-                event["attributes"] = told
-        made["message"] = told.get(keys.EXCEPTION_MESSAGE, made["message"])
-    return made
-
-
-_EXCEPTION = (keys.EXCEPTION_TYPE, keys.EXCEPTION_MESSAGE, keys.EXCEPTION_STACKTRACE)
 
 
 def _ask_mlflow(trace: LiveTrace) -> None:
     """Note the run that is active and MLflow's own span around ours, where the program uses mlflow."""
     mlflow = sys.modules["mlflow"]
-    run = ask(lambda: mlflow.active_run())
+    run = ask(mlflow.active_run)
     if run is not None:
         trace.about["run_id"] = run.info.run_id
-    span = ask(lambda: mlflow.get_current_active_span())
+    span = ask(mlflow.get_current_active_span)
     trace_id, span_id = getattr(span, "trace_id", None), getattr(span, "span_id", None)
     if isinstance(trace_id, str) and trace_id.startswith("tr-") and isinstance(span_id, str):
         trace.mlflow_trace_id = int(trace_id[3:], 16)

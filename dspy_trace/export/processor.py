@@ -207,6 +207,10 @@ class SpoolProcessor(SpanProcessor):
         shielded("writing spans", self.write_out)
         return True
 
+    def trace(self, trace_id: int) -> LiveTrace | None:
+        """Return a trace that is going on or has ended lately."""
+        return self._traces.get(trace_id)
+
     def queued(self) -> int:
         """Return how many spans wait in memory, undecided ones included."""
         with self._lock:

@@ -191,9 +191,8 @@ class Delivery:
             if (uri, error.cause) in self._told:
                 return
             self._told.add((uri, error.cause))
-        logger.warning(
-            "dspy-trace: traces for %s are not delivered: %s. %s", uri, error.words.rstrip("."), error.remedy
-        )
+        form = "%s refuses %s. %s" if error.cause == "dead" else "traces for %s are not delivered: %s. %s"
+        logger.warning(f"dspy-trace: {form}", uri, error.words.rstrip("."), error.remedy)
 
     def waits(self, uris: frozenset[str] | None = None) -> bool:
         """Return whether anything of this process waits, for some tracking URIs or any."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from dspy_trace import settings as names
+from dspy_trace.guard import ask
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """The databases that MLflow keeps its store in, by the first part of the scheme."""
@@ -19,7 +20,7 @@ DEFAULT_FILE = "mlflow.db"
 
 _SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 # As SQLAlchemy finds it, but to the last @: a password that holds one unquoted is a mistake, and still a secret.
-_USER_INFO = re.compile(r"^[^:/]*(:.*)?@")
+_USER_INFO = re.compile(r"^[^:/]*(:.*)?@", re.DOTALL)
 _SECRET_VALUE = re.compile(r"(password|pwd)\s*=", re.IGNORECASE)
 
 
@@ -198,8 +199,8 @@ def _server(
 ) -> tuple[Target, Credential | None]:
     parts = urlsplit(uri)
     info, _, host = parts.netloc.rpartition("@")
-    if not parts.hostname:
-        raise BadTarget(f"{without_secrets(uri)!r} names no host. Use http://127.0.0.1:5000")
+    if not parts.hostname or ask(lambda: parts.port, default=-1) == -1:
+        raise BadTarget(f"{without_secrets(uri)!r} names no host. Use http://127.0.0.1:5000, with any password quoted")
     where = Target(urlunsplit((parts.scheme.lower(), host, parts.path.rstrip("/"), "", "")))
     if info:
         name, _, secret = info.partition(":")

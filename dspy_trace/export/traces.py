@@ -31,7 +31,8 @@ class LiveTrace:
         destination: where it goes; told when its first local root starts.
         mlflow_trace_id: MLflow's trace that it is part of, under ``@mlflow.trace``.
         mlflow_parent_id: MLflow's span above its local roots, there.
-        about: what is said of the trace as a whole: run, model, source.
+        about: what is known of the trace as a whole when it starts: its run.
+        facts: what its spans say of it as a whole.
     """
 
     trace_id: int
@@ -43,6 +44,7 @@ class LiveTrace:
     mlflow_trace_id: int | None = None
     mlflow_parent_id: int | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    facts: Any = None
 
 
 class LiveTraces:
@@ -108,6 +110,11 @@ class LiveTraces:
         if new:
             self._opened(trace)
         return trace, None if parent is None else parent.span_id, root
+
+    def get(self, trace_id: int) -> LiveTrace | None:
+        """Return a trace that is going on or is still remembered."""
+        with self._lock:
+            return self._traces.get(trace_id) or self._ended.get(trace_id)
 
     def forked(self) -> None:
         """Begin anew in a child process, where no trace of the parent's goes on."""

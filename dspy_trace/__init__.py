@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dspy_trace.autolog import autolog
     from dspy_trace.control import Stats, flush, last_trace_id, log_feedback, shutdown, stats
     from dspy_trace.instrumentor import DSPyInstrumentor
+    from dspy_trace.sessions import session
 
 __all__ = [
     "DSPyInstrumentor",
@@ -19,6 +20,7 @@ __all__ = [
     "flush",
     "last_trace_id",
     "log_feedback",
+    "session",
     "shutdown",
     "stats",
 ]
@@ -26,6 +28,7 @@ __all__ = [
 _HOMES = {
     "autolog": "dspy_trace.autolog",
     "DSPyInstrumentor": "dspy_trace.instrumentor",
+    "session": "dspy_trace.sessions",
     **dict.fromkeys(("Stats", "flush", "last_trace_id", "log_feedback", "shutdown", "stats"), "dspy_trace.control"),
 }
 

@@ -6,7 +6,7 @@ context across a thread or task (asyncio, OpenTelemetry's threading instrumentat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from threading import get_ident
@@ -16,6 +16,9 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context, create_key
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
+
+SESSION: Final = create_key("dspy-trace-session")
+"""Key of the session that calls belong to."""
 
 CALL: Final = create_key("dspy-trace-call")
 """Key of the innermost observed call."""
@@ -87,7 +90,7 @@ waiting: dict[int, tuple[int, Any, Context]] = {}
 
 
 @contextmanager
-def waiting_for(worker: int, item: Any) -> Iterator[None]:
+def waiting_for(worker: int, item: Any) -> Generator[None]:
     """Let `worker` find the current context while the block waits for what becomes of `item`."""
     thread = get_ident()
     waiting[thread] = (worker, item, otel_context.get_current())

@@ -57,6 +57,16 @@ class Fact:
     """One thing that DSPy did. Compared by identity: what it holds may raise on ``==``."""
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Who and what calls belong to, as the program says."""
+
+    session_id: str | None = None
+    user_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(slots=True, eq=False)
 class ModuleCall(Fact):
     """A call of a ``dspy.Module``."""

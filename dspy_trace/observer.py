@@ -28,11 +28,13 @@ class Beside:
 
     Attributes:
         spellings: how it is spelled.
+        of_session: spells what the program said of the session.
         capture: gives captured values as JSON text; ``None`` where content is not wanted.
         keep: takes what is told of a span, on its thread, right before it ends.
     """
 
     spellings: Mapping[type[facts.Fact], Spelling]
+    of_session: Callable[[facts.Session], Mapping[str, Any]]
     capture: Callable[[Any], str] | None
     keep: Callable[[SpanContext, Mapping[str, Any]], None]
 

@@ -190,8 +190,14 @@ class Call:
         fact, observer = self.fact, self.observer
         for spelling in spellings:
             attributes.update(spelling.at_call(fact, observer.span_capture))
-        if observer.beside is not None:
-            self._beside = observer.beside.spellings[type(fact)].at_call(fact, observer.beside.capture)
+        session: Any = None if self._context is None else self._context.get(place.SESSION)
+        if session is not None:
+            attributes.update(observer.vocabularies[0].of_session(session))
+        beside = observer.beside
+        if beside is not None:
+            self._beside = beside.spellings[type(fact)].at_call(fact, beside.capture)
+            if session is not None:
+                self._beside.update(beside.of_session(session))
 
     def __enter__(self) -> Call:
         return self

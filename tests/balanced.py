@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Any
@@ -42,7 +42,7 @@ class Balance(SpanProcessor):
 
 
 @contextmanager
-def balanced(**kwargs: Any) -> Iterator[Recording]:
+def balanced(**kwargs: Any) -> Generator[Recording]:
     """Record as ``dspy_trace.testing.record`` does, and check at the end of the block that no span is left open."""
     with record(**kwargs) as trace:
         balance = Balance()
@@ -57,7 +57,7 @@ def traces(trace: Recording) -> int:
 
 
 @contextmanager
-def fresh_cache() -> Iterator[None]:
+def fresh_cache() -> Generator[None]:
     """Give DSPy an empty cache in memory for the length of the block."""
     import dspy
     from dspy.clients.cache import Cache

@@ -66,8 +66,9 @@ class Outlet:
 
     def beside(self, settings: Settings) -> Beside:
         """Return what is told of our spans beside them."""
+        vocabulary = MLflow()
         capture = capture_of(settings) if settings.content_for_mlflow else None
-        return Beside(MLflow().spellings, capture, self.processor.keep)
+        return Beside(vocabulary.spellings, vocabulary.of_session, capture, self.processor.keep)
 
     def _opened(self, trace: LiveTrace) -> None:
         """Read where a trace goes; on the program's thread."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry.util.types import AttributeValue
 
-from dspy_trace.facts import Fact
+from dspy_trace.facts import Fact, Session
 
 if TYPE_CHECKING:
     from dspy_trace.vocab.spelling import Spelling
@@ -29,3 +29,5 @@ class Vocabulary(Protocol):
     def spellings(self) -> Mapping[type[Fact], Spelling]: ...
 
     def event(self, fact: Fact) -> tuple[str, Attributes]: ...
+
+    def of_session(self, session: Session) -> Attributes: ...

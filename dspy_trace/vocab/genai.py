@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dspy_trace import facts
+from dspy_trace.jsonable import dumps
 from dspy_trace.vocab import Attributes, genai_work, keys
 from dspy_trace.vocab.genai_calls import LMSpelling, ModuleSpelling
-from dspy_trace.vocab.spelling import Spelling
+from dspy_trace.vocab.spelling import Spelling, put
 
 
 class GenAI:
@@ -31,6 +32,19 @@ class GenAI:
             facts.ExampleRun: genai_work.ExampleSpelling(),
             facts.Compilation: genai_work.CompilationSpelling(),
         }
+
+    def of_session(self, session: facts.Session) -> Attributes:
+        """Return what the program said of the session, which stands on every span of it."""
+        attributes: Attributes = {}
+        put(
+            attributes,
+            (keys.SESSION_ID, session.session_id),
+            (keys.CONVERSATION_ID, session.session_id),
+            (keys.USER_ID, session.user_id),
+            (keys.TAGS, [f"{name}:{value}" for name, value in session.tags.items()] or None),
+            (keys.METADATA, dumps(dict(session.metadata)) if session.metadata else None),
+        )
+        return attributes
 
     def event(self, fact: facts.Fact) -> tuple[str, Attributes]:
         """Return the name and attributes of what happened during a call."""

@@ -245,6 +245,21 @@ OUTPUT_VALUE: Final = "output.value"
 OUTPUT_MIME_TYPE: Final = "output.mime_type"
 """Always ``application/json``. Example: ``application/json``."""
 
+SESSION_ID: Final = "session.id"
+"""Session that the call belongs to, as :func:`dspy_trace.session` was told. Example: ``chat-42``."""
+
+CONVERSATION_ID: Final = "gen_ai.conversation.id"
+"""The same, by the GenAI conventions' name. Example: ``chat-42``."""
+
+USER_ID: Final = "user.id"
+"""User that the call is made for. Example: ``alice``."""
+
+TAGS: Final = "tag.tags"
+"""Tags of the session. Example: ``["tier:gold"]``."""
+
+METADATA: Final = "metadata"
+"""Metadata of the session, as JSON. Example: ``{"release":"2026-11"}``."""
+
 EVENT_PARSE_ERROR: Final = "dspy.adapter.parse_error"
 """Event on a module: an adapter could not read the completion. Example attributes: ``dspy.adapter``, ``error.type``."""
 

@@ -6,7 +6,6 @@ collectors see clean semantic conventions and prompts are in the user's experime
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from dspy_trace import facts
@@ -16,13 +15,6 @@ from dspy_trace.vocab import mlflow_keys as keys
 from dspy_trace.vocab.genai import GenAI
 from dspy_trace.vocab.mlflow_spelling import INFO, captured, put_inputs, put_model, put_outputs, typed
 from dspy_trace.vocab.spelling import Spelling, put
-
-
-def of_session(tags: Mapping[str, Any], metadata: Mapping[str, Any]) -> Attributes:
-    """Return what a session's tags and metadata are beside each span of it; :func:`row` hands them to the trace."""
-    told: Attributes = {f"{keys.TRACE_TAG}{name}": str(value) for name, value in tags.items()}
-    told.update({f"{keys.TRACE_METADATA}{name}": str(value) for name, value in metadata.items()})
-    return told
 
 
 class MLflow:
@@ -49,6 +41,13 @@ class MLflow:
             facts.Compilation: mlflow_work.CompilationSpelling(),
         }
         self.event = GenAI().event
+
+    def of_session(self, session: facts.Session) -> Attributes:
+        """Return the session's tags and metadata beside each span; :func:`~dspy_trace.export.mlflow.row` gives them
+        to the trace. Its ids are read from the span."""
+        told: Attributes = {f"{keys.TRACE_TAG}{name}": value for name, value in session.tags.items()}
+        told.update({f"{keys.TRACE_METADATA}{name}": str(value) for name, value in session.metadata.items()})
+        return told
 
 
 _TRAJECTORY: Final = "trajectory"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import decimal
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from tests.hostile import OddLM, alike, hostile, response
+from dspy_trace.testing import record
+from tests.hostile import OddLM, alike, hostile, refuse, response
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -116,6 +117,16 @@ def choice(**more: Any) -> SimpleNamespace:
     return SimpleNamespace(**{"message": message, "finish_reason": "stop", **more})
 
 
+class Once(list[Any]):
+    """Can be iterated over as often as DSPy does it, and once more not."""
+
+    left = 1
+
+    def __iter__(self) -> Iterator[Any]:
+        self.left -= 1
+        return super().__iter__() if self.left >= 0 else refuse()
+
+
 RESPONSES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "no finish reason": (lambda: response(choices=[choice(finish_reason=None)]), {"response.finish_reasons": None}),
     "a number as finish reason": (
@@ -149,6 +160,7 @@ RESPONSES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
         lambda: response(choices=hostile("__len__", "__contains__", base=list)([choice()])),
         {},  # DSPy itself fails
     ),
+    "choices to be read once": (lambda: response(choices=Once([choice()])), {"response.model": "odd-1"}),
     "cache_hit of another type": (lambda: response(cache_hit="yes"), {"response.id": "r-1"}),
     "odd cost": (lambda: response(_hidden_params={"response_cost": 10**400}), {"response.id": "r-1"}),
     "negative cost": (lambda: response(_hidden_params={"response_cost": -1.0}), {"response.id": "r-1"}),
@@ -217,3 +229,65 @@ def test_parameters_of_any_kind(name: str, at_the_call: bool) -> None:
     for key, value in expected.items():
         assert attributes.get(f"gen_ai.request.{key}") == value, key
     assert "secret" not in str(attributes)
+
+
+class DirectLM(OddLM):
+    """Answers by a call of its own, so that DSPy looks at nothing of what it is given."""
+
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        return [f"{name}: {len(list(value))}" for name, value in kwargs.items()]
+
+
+class Endless(Sequence[Any]):
+    """A sequence that has no end, and says that it has one."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return {"role": "user", "content": "more"}
+
+    def __len__(self) -> int:
+        return 1
+
+
+MESSAGES: dict[str, tuple[Any, str]] = {
+    "none": ([], "[]"),
+    "text": ("hi", "hi"),
+    "a number": (7, "7"),
+    "of odd items": ([None, 7, "text", object(), {"role": "user", "content": "hi"}], "hi"),
+    "of odd content": ([{"role": "user", "content": {1: {2}}}, {"role": None, "content": [None, 7, {}]}], "user"),
+    "without role and content": ([{}, {"content": "hi"}, {"role": "user"}], "hi"),
+    "a tuple": (({"role": "user", "content": "hi"},), "hi"),
+    "hostile mapping": ([Reading(role="user", content="hi"), hostile("get", "__getitem__", base=dict)()], "unreadable"),
+    "hostile content": ([{"role": "user", "content": hostile("__len__", "__iter__", "__bool__", base=list)()}], ""),
+    "hostile sequence": (hostile("__iter__", "__len__", base=list)(), ""),
+    "endless": (Endless(), "more"),
+    "tool calls of odd kinds": (
+        [{"role": "assistant", "content": None, "tool_calls": [None, 7, {"function": 3}]}],
+        "tool",
+    ),
+    "media of odd kinds": (
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": 7}, {"type": "input_audio"}, {"type": "file"}],
+            }
+        ],
+        "image",
+    ),
+    "surrogates": ([{"role": "\ud800", "content": "\ud800"}], "?"),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_messages_of_any_shape(name: str) -> None:
+    """Whatever an LM takes for messages: it is called with them, and they are told as far as can be."""
+    messages, told = MESSAGES[name]
+    attributes = dict(alike(lambda server: DirectLM()(messages=messages)).one("chat odd").attributes or {})
+    assert told in str(attributes["gen_ai.input.messages"])
+
+
+def test_tools_that_can_be_read_once() -> None:
+    """A generator of tools is the LM's to read: it gets all of them."""
+    trace = alike(lambda server: DirectLM()("hi", tools=({"name": name} for name in "abc")))
+    assert trace.one("chat odd").attributes["gen_ai.request.model"] == "odd"
+    with record(capture_content=True):
+        assert DirectLM()("hi", tools=iter([1, 2, 3])) == ["tools: 3"]

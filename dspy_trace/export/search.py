@@ -59,7 +59,7 @@ class Search:
         if suspects and not stored:
             self._give_up()
             raise suspects[-1][1]
-        return refused + [(row, error.words) for row, error in suspects]
+        return refused + [told for row, _ in suspects if (told := _once_more(store, row)) is not None]
 
     def _wait_or_search(self, error: Failing, searching: bool) -> None:
         if searching:
@@ -70,6 +70,15 @@ class Search:
 
     def _give_up(self) -> None:
         self._next = self._broken * 2
+
+
+def _once_more(store: Callable[[list[Row]], None], row: Row) -> tuple[Row, str] | None:
+    """Try a suspect once more, since the server may have been mended meanwhile; return it if it is to blame."""
+    try:
+        store([row])
+    except (Failing, Refused) as error:
+        return row, error.words
+    return None
 
 
 def halves(rows: Sequence[Row]) -> list[list[Row]]:

@@ -260,9 +260,11 @@ class Delivery:
             drain.close()
         if launcher is not None:
             launcher.close(worker)
-        if file is not None and file.path is not None:
+        if file is not None and (done or file.path is not None):
             shielded("closing the spool", file.release, self.owner)
             file.close()
+        if self._memory is not None and done:
+            self._memory.close()
         return done
 
     def at_exit(self) -> None:

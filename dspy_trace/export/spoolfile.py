@@ -157,6 +157,11 @@ class SpoolFile:
                 self._connection.close()
                 self._connection = None
 
+    def __del__(self) -> None:
+        # A thread that was still busy may have opened it again after it was closed.
+        if getattr(self, "_connection", None) is not None:
+            self.close()
+
     def before_fork(self) -> None:
         """Let no other thread be in the middle of something while the process is copied."""
         self._held = self._lock.acquire(timeout=1.0)

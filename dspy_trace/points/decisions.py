@@ -8,7 +8,8 @@ from dspy_trace.facts import DecisionCall, Fact, ModuleCall
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes
 from dspy_trace.points.addresses import host_and_port
-from dspy_trace.points.lm import get, text, usage
+from dspy_trace.points.lm import get, usage
+from dspy_trace.scalars import text
 
 
 class DecisionReader:

@@ -26,7 +26,16 @@ def _messages(messages: list[dict[str, Any]]) -> str:
     return _json([{"role": m["role"], "parts": [{"type": "text", "content": m["content"]}]} for m in messages])
 
 
-def _classes(tracer: Tracer, version: str) -> tuple[type, type, type, type]:
+def _answers(outputs: list[str]) -> str:
+    return _json(
+        [
+            {"role": "assistant", "parts": [{"type": "text", "content": output}], "finish_reason": "stop"}
+            for output in outputs
+        ]
+    )
+
+
+def _lm(tracer: Tracer) -> type:
     class HandLM(DummyLM):
         def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
             attributes = {
@@ -48,20 +57,15 @@ def _classes(tracer: Tracer, version: str) -> tuple[type, type, type, type]:
                         "gen_ai.response.finish_reasons": ["stop"] * len(outputs),
                         "dspy.lm.requests": 1,
                         "dspy.lm.retries": 0,
-                        "gen_ai.output.messages": _json(
-                            [
-                                {
-                                    "role": "assistant",
-                                    "parts": [{"type": "text", "content": output}],
-                                    "finish_reason": "stop",
-                                }
-                                for output in outputs
-                            ]
-                        ),
+                        "gen_ai.output.messages": _answers(outputs),
                     }
                 )
                 return outputs
 
+    return HandLM
+
+
+def _predict(tracer: Tracer) -> type:
     class HandPredict(dspy.Predict):
         def __call__(self, **kwargs: Any) -> Any:
             attributes = {
@@ -80,6 +84,10 @@ def _classes(tracer: Tracer, version: str) -> tuple[type, type, type, type]:
                 )
                 return result
 
+    return HandPredict
+
+
+def _chain_of_thought(tracer: Tracer) -> type:
     class HandCoT(dspy.ChainOfThought):
         def __call__(self, **kwargs: Any) -> Any:
             attributes = {
@@ -93,6 +101,10 @@ def _classes(tracer: Tracer, version: str) -> tuple[type, type, type, type]:
                 span.set_attributes({"output.value": _json(result.toDict()), "output.mime_type": JSON})
                 return result
 
+    return HandCoT
+
+
+def _qa(tracer: Tracer, version: str) -> type:
     class HandQA(QA):
         def __call__(self, **kwargs: Any) -> Any:
             attributes = {
@@ -117,7 +129,7 @@ def _classes(tracer: Tracer, version: str) -> tuple[type, type, type, type]:
                 )
                 return result
 
-    return HandLM, HandPredict, HandCoT, HandQA
+    return HandQA
 
 
 def make(tracer: Tracer) -> Callable[[], object]:
@@ -127,11 +139,10 @@ def make(tracer: Tracer) -> Callable[[], object]:
     plain = QA()
     known = program_of(plain)
     known.refresh(plain)
-    lm_class, predict, cot, qa_class = _classes(tracer, str(known.version))
-    qa = qa_class()
-    qa.generate = cot("question -> answer")
-    qa.generate.predict = predict(qa.generate.predict.signature)
-    lm = scripted(lm_class([]))
+    qa = _qa(tracer, str(known.version))()
+    qa.generate = _chain_of_thought(tracer)("question -> answer")
+    qa.generate.predict = _predict(tracer)(qa.generate.predict.signature)
+    lm = scripted(_lm(tracer)([]))
 
     def call() -> object:
         with dspy.context(lm=lm, disable_history=True):

@@ -119,14 +119,14 @@ def _offer() -> TracerProvider | None:
     # private: where it is gone, our provider stays private too.
     if not hasattr(trace, "_TRACER_PROVIDER"):
         return _offered[0]
-    trace._TRACER_PROVIDER = _offered[0]
+    trace._TRACER_PROVIDER = _offered[0]  # pyright: ignore[reportPrivateUsage]  # see above
     return None
 
 
 def _withdraw() -> None:
     """Take our provider back, if it is still the default."""
     if _offered and getattr(trace, "_TRACER_PROVIDER", None) is _offered[0]:
-        trace._TRACER_PROVIDER = None
+        trace._TRACER_PROVIDER = None  # pyright: ignore[reportPrivateUsage]  # see _offer
 
 
 def _our_provider() -> SDKTracerProvider:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import click
@@ -41,7 +41,7 @@ def demo(model: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _lm(console: Console, model: str | None) -> Iterator[Any]:
+def _lm(console: Console, model: str | None) -> Generator[Any]:
     """Give the LM of the demo: the one asked for, else the one on this machine, else DSPy's scripted one."""
     import dspy
 

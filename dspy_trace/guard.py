@@ -67,7 +67,7 @@ def unseen(error: BaseException) -> None:
     Python 3.10 puts the frame back.
     """
     trace = error.__traceback__
-    if trace is not None and trace.tb_frame is sys._getframe(1):
+    if trace is not None and trace.tb_frame is sys._getframe(1):  # pyright: ignore[reportPrivateUsage]  # public enough
         error.__traceback__ = trace.tb_next
 
 

@@ -122,10 +122,11 @@ def _when_imported(name: str) -> None:
 def _imported(module: ModuleType) -> None:
     with _lock:
         if _asked_for:
-            shielded("patching DSPy", _start if module.__name__ == "dspy" else _patches[0].module_loaded, module)
+            arrived = _start if module.__name__ == "dspy" else _patches[0].module_loaded
+            shielded("patching DSPy", arrived, module)
 
 
-def _start(dspy: ModuleType) -> None:
+def _start(module: ModuleType) -> None:
     """Observe DSPy. Nothing that this needs is imported in a program that never imports dspy."""
     from dspy_trace.observer import Observer, activate
     from dspy_trace.patching import Patches
@@ -138,7 +139,7 @@ def _start(dspy: ModuleType) -> None:
     if outlet is not None:
         observer.beside, observer.joined = outlet.beside(request.settings), outlet.join
     activate(observer)
-    _patches.append(Patches(rows_for(request.settings.detail, _dspy_version(dspy)), make))
+    _patches.append(Patches(rows_for(request.settings.detail, _dspy_version(module)), make))
     for name in _patches[0].modules():
         _when_imported(name)
 

@@ -25,6 +25,7 @@ from dspy_trace.guard import shielded
 from dspy_trace.observer import Observer, active
 from dspy_trace.points import Args, Kwargs, Reader
 from dspy_trace.streams import STREAMS, drive
+from dspy_trace.unobserved import UNOBSERVED, Unobserved
 from dspy_trace.vocab import Attributes, keys
 from dspy_trace.vocab.spelling import Spelling
 
@@ -43,22 +44,6 @@ _COUNTED: Final = frozenset({facts.LMCall, facts.DecisionCall})
 """What adds to the sums, whether its span is recorded or not."""
 
 
-class Unobserved:
-    """Stands in for a call that is not observed."""
-
-    def __enter__(self) -> Unobserved:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-    def returned(self, result: T) -> T:
-        return result
-
-
-UNOBSERVED: Final = Unobserved()
-
-
 def observe(reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None = None) -> Call | Unobserved:
     """Begin to observe a call, if it is to be observed."""
     context = get_current()
@@ -75,7 +60,7 @@ def _begin(
     context: Context, reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None
 ) -> Call | None:
     above: Call | None = context.get(place.CALL)  # type: ignore[assignment]  # only we write this key
-    if place.waiting and (above is None or not above._open):
+    if place.waiting and (above is None or not above.is_open):
         context = place.of_waiting(args) or context
         above = context.get(place.CALL)  # type: ignore[assignment]  # as above
     observer = active() if above is None else above.observer
@@ -157,6 +142,11 @@ class Call:
         self._stepping = False
         self._open = True
         self._failed_beneath: BaseException | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the call has not ended."""
+        return self._open
 
     @property
     def module(self) -> Call | None:

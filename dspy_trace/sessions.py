@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ def session(
     user_id: str | None = None,
     tags: Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Say what the calls of a ``with`` block belong to, in every thread, task and stream that they start.
 
     A session within another adds to it: what it does not say is the outer one's, tags and metadata are merged.

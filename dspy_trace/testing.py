@@ -18,7 +18,7 @@ Example::
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,7 +69,7 @@ class Recording:
 
 
 @contextmanager
-def record(*, sampler: Sampler | None = None, limits: SpanLimits | None = None, **kwargs: Any) -> Iterator[Recording]:
+def record(*, sampler: Sampler | None = None, limits: SpanLimits | None = None, **kwargs: Any) -> Generator[Recording]:
     """Observe DSPy for the length of a ``with`` block, with a provider of its own; the global one is left alone.
 
     Args:

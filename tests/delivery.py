@@ -17,7 +17,9 @@ from dspy_trace.export.sender import Delivery
 from dspy_trace.export.target import Credential, Target
 
 
-def row(trace_id: str, parent_id: str | None = None, *, root: bool = False, name: str = "step", **more: Any) -> dict[str, Any]:
+def row(
+    trace_id: str, parent_id: str | None = None, *, root: bool = False, name: str = "step", **more: Any
+) -> dict[str, Any]:
     """Make a span as the translation makes it."""
     now = time.time_ns()
     return {

@@ -30,8 +30,9 @@ class Copy(SpanProcessor):
         self._kept: dict[int, Mapping[str, Any]] = {}
 
     def beside(self, settings: Settings) -> Beside:
+        vocabulary = MLflow()
         capture = capture_of(settings) if settings.content_for_mlflow else None
-        return Beside(MLflow().spellings, capture, self._keep)
+        return Beside(vocabulary.spellings, vocabulary.of_session, capture, self._keep)
 
     def join(self, provider: AnyProvider) -> None:
         """The provider of :func:`rows` has this processor already."""

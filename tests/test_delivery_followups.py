@@ -70,7 +70,11 @@ def test_feedback_waits_for_its_trace(scripted_mlflow: ScriptedMlflow, tmp_path:
         delivery.put([batch(target, put.trace_id, [row(put.trace_id, root=True)])])
         assert delivery.flush(10)
     (told,) = scripted_mlflow.assessments.values()
-    assert (told["assessment_name"], told["feedback"], told["source"]["source_id"]) == ("helpful", {"value": True}, "me")
+    assert (told["assessment_name"], told["feedback"], told["source"]["source_id"]) == (
+        "helpful",
+        {"value": True},
+        "me",
+    )
     assert told["trace_id"] == f"tr-{put.trace_id}"
 
 

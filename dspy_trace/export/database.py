@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -215,7 +215,7 @@ def _inode(file: Path) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _working_in(folder: str) -> Iterator[None]:
+def _working_in(folder: str) -> Generator[None]:
     before = ask(os.getcwd)
     with suppress(OSError):
         os.chdir(folder)

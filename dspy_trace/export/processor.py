@@ -106,7 +106,7 @@ class SpoolProcessor(SpanProcessor):
         self._ending.beside = (context, beside)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        if self.live and span.context.trace_flags.sampled:
+        if self.live and span.get_span_context().trace_flags.sampled:
             shielded("following a trace", self._traces.started, span)
 
     def on_end(self, span: ReadableSpan) -> None:

@@ -251,7 +251,6 @@ class Delivery:
             runners, self._runners, self._spare = [*self._runners, self._spare], [], None
             drains, self.drains = self.drains, {}
             launcher, self.launcher = self.launcher, None
-            file, self._file = self._file, None
         for runner in runners:
             if runner is not None:
                 runner.end()
@@ -260,11 +259,9 @@ class Delivery:
             drain.close()
         if launcher is not None:
             launcher.close(worker)
-        if file is not None and (done or file.path is not None):
-            shielded("closing the spool", file.release, self.owner)
-            file.close()
-        if self._memory is not None and done:
-            self._memory.close()
+        if self._file is not None and self._file.path is not None:
+            shielded("closing the spool", self._file.release, self.owner)
+            self._file.close()  # the next look at it opens it again
         return done
 
     def at_exit(self) -> None:

@@ -62,7 +62,7 @@ class LiveTraces:
 
     def started(self, span: Span) -> None:
         """Follow a span that has started."""
-        context = span.context
+        context = span.get_span_context()
         with self._lock:
             trace = self._traces.get(context.trace_id) or self._ended.pop(context.trace_id, None)
             new = trace is None

@@ -64,8 +64,8 @@ def _message(item: Any) -> dict[str, Any]:
     ]
     result = next((part for part in item.parts if part.type == "tool_result"), None)
     if result is not None:
-        content = "".join(part.text for part in result.content if part.type == "text")
-        return {"role": "tool", "tool_call_id": result.call_id, "content": content}
+        answer = "".join(part.text for part in result.content if part.type == "text")
+        return {"role": "tool", "tool_call_id": result.call_id, "content": answer}
     content = [part_of(part) for part in item.parts if part.type not in ("thinking", "tool_call")]
     return {"role": item.role, "content": content, "reasoning_content": "".join(thoughts), "tool_calls": calls}
 

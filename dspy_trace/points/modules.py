@@ -54,7 +54,7 @@ def prediction_in(result: Any) -> Any:
     if type(result) is tuple and len(result) == 2 and isinstance(result[1], list):
         result = result[0]
     # Its fields are what is told of a Prediction.
-    return result._store if type(result).__module__ == "dspy.primitives.prediction" else result
+    return vars(result)["_store"] if type(result).__module__ == "dspy.primitives.prediction" else result
 
 
 def _inputs(module: Any, args: Args, kwargs: Kwargs, is_dspys: bool) -> Mapping[str, Any]:

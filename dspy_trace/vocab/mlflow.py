@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dspy_trace import facts
+from dspy_trace.jsonable import dumps
 from dspy_trace.settings import LIMIT
 from dspy_trace.vocab import Attributes, Capture, mlflow_chat, mlflow_work
 from dspy_trace.vocab import mlflow_keys as keys
@@ -46,7 +47,8 @@ class MLflow:
         """Return the session's tags and metadata beside each span; :func:`~dspy_trace.export.mlflow.row` gives them
         to the trace. Its ids are read from the span."""
         told: Attributes = {f"{keys.TRACE_TAG}{name}": value for name, value in session.tags.items()}
-        told.update({f"{keys.TRACE_METADATA}{name}": str(value) for name, value in session.metadata.items()})
+        for name, value in session.metadata.items():
+            told[f"{keys.TRACE_METADATA}{name}"] = value if isinstance(value, str) else dumps(value)
         return told
 
 

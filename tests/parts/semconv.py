@@ -14,7 +14,7 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
-_TEXTS = tuple
+_TEXTS: type = tuple
 TYPES: Mapping[str, type] = {
     "error.type": str,
     "gen_ai.agent.name": str,

@@ -1,0 +1,126 @@
+"""A process with MLflow in it, which does for tests what a person does with MLflow: makes databases, reads traces.
+
+It is a process of its own because importing mlflow takes seconds, and because programs that have it are traced otherwise.
+Run as ``python -m tests.parts.mlflow_reader``, it answers each line of JSON on stdin, ``[what, argument, ...]``, with one on
+stdout, ``[answer, error]``. It ends when stdin does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+
+def traces(uri: str, experiment: str = "Default") -> list[dict[str, Any]]:
+    """Return what plain ``mlflow.search_traces`` finds, oldest first."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    found = mlflow.get_experiment_by_name(experiment)
+    if found is None:
+        return []
+    told: list[Any] = mlflow.search_traces(locations=[found.experiment_id], return_type="list")
+    return [_trace(one) for one in sorted(told, key=lambda one: int(one.info.request_time))]
+
+
+def _trace(trace: Any) -> dict[str, Any]:
+    info = trace.info
+    return {
+        "id": info.trace_id,
+        "name": info.tags.get("mlflow.traceName"),
+        "state": str(info.state.value),
+        "request": info.request_preview,
+        "response": info.response_preview,
+        "tokens": info.token_usage,
+        "cost": info.cost,
+        "tags": dict(info.tags),
+        "metadata": dict(info.trace_metadata),
+        "assessments": [_assessment(one) for one in info.assessments],
+        "spans": [_span(one) for one in trace.data.spans],
+    }
+
+
+def _span(span: Any) -> dict[str, Any]:
+    return {
+        "id": span.span_id,
+        "parent": span.parent_id,
+        "name": span.name,
+        "type": span.span_type,
+        "status": str(span.status.status_code.value),
+        "inputs": span.inputs,
+        "outputs": span.outputs,
+        "attributes": dict(span.attributes),
+        "events": [event.name for event in span.events],
+        "start": span.start_time_ns,
+    }
+
+
+def _assessment(told: Any) -> dict[str, Any]:
+    value = told.feedback.value if told.feedback is not None else None
+    source = told.source
+    return {
+        "name": told.name,
+        "value": value,
+        "rationale": told.rationale,
+        "source": [source.source_type, source.source_id],
+        "metadata": told.metadata,
+        "span": told.span_id,
+    }
+
+
+def found(uri: str, experiment: str, condition: str) -> list[str]:
+    """Return the ids of the traces that MLflow's search finds by a condition."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    where = mlflow.get_experiment_by_name(experiment)
+    assert where is not None
+    told: list[Any] = mlflow.search_traces(
+        locations=[where.experiment_id], filter_string=condition, return_type="list", include_spans=False
+    )
+    return [one.info.trace_id for one in told]
+
+
+def make(path: str, revision: str | None = None) -> None:
+    """Make a database, as MLflow of today or as an older one did, which knew the schema up to a `revision`."""
+    from mlflow.store.db import utils
+
+    if revision is None:
+        from mlflow.tracing.client import TracingClient
+
+        TracingClient(f"sqlite:///{path}")
+        return
+    import sqlalchemy
+    from alembic import command
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    engine = sqlalchemy.create_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        config = utils._get_alembic_config(str(engine.url))  # pyright: ignore  # MLflow has no public way
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    tell = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    doers = {"traces": traces, "found": found, "make": make}
+    for line in sys.stdin:
+        what, *arguments = json.loads(line)
+        answer: Any = None
+        error: str | None = None
+        try:
+            answer = doers[what](*arguments)
+        except Exception as exception:  # noqa: BLE001  # the test gets it
+            error = f"{type(exception).__name__}: {exception}"
+        tell.write(json.dumps([answer, error], default=str) + "\n")
+        tell.flush()
+
+
+if __name__ == "__main__":
+    main()

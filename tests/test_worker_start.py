@@ -1,0 +1,198 @@
+"""How the worker process is started: what it gets of the program, when none is, and what is said of that."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dspy_trace.export import launch, records
+from dspy_trace.export.locks import ProcessLock, is_free
+from dspy_trace.export.spawn import environment as worker_environment
+from dspy_trace.export.spawn import hindrance, lock_file, slot_of
+from dspy_trace.export.target import Credential, Target
+from tests.delivery import delivering, environment, eventually, trace
+
+SECRET = "postgresql://me:s3cret@127.0.0.1/mlflow"
+
+
+class Started:
+    """Stands in for the process, and remembers how it was to be started."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Path, str, Credential | None]] = []
+
+    def __call__(self, folder: Path, slot: str, credential: Credential | None, environ: object) -> Started:
+        self.calls.append((folder, slot, credential))
+        return self
+
+    returncode = 0
+
+    def poll(self) -> int:
+        return 0
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    """Let no process be started, though mlflow is said to be installed."""
+    stand_in = Started()
+    monkeypatch.setattr(launch, "spawn", stand_in)
+    monkeypatch.setattr(launch, "_is_installed", lambda package: True)
+    return stand_in
+
+
+def on(folder: Path) -> dict[str, str]:
+    """Return an environment in which a worker may be started."""
+    return environment(folder, DSPY_TRACE_WORKER="on")
+
+
+def test_the_worker_gets_nothing_that_would_trace_measure_or_steer_it() -> None:
+    """Its environment is the program's without telemetry, coverage and auto-instrumentation; it makes no spans."""
+    auto = os.path.join("", "x", "opentelemetry", "instrumentation", "auto_instrumentation")
+    told = worker_environment(
+        None,
+        {
+            "PATH": "/bin",
+            "OTEL_TRACES_EXPORTER": "mlflow",
+            "COVERAGE_PROCESS_START": "x",
+            "PYTHONWARNINGS": "error",
+            "PYTHONPATH": os.pathsep.join([auto, "", ".", "/mine", auto + "/"]),
+            "MLFLOW_TRACKING_TOKEN": "t",
+            "DSPY_TRACE_WORKER_CREDENTIAL": SECRET,
+        },
+    )
+    assert told["PATH"] == "/bin"
+    assert told["OTEL_SDK_DISABLED"] == "true"
+    assert told["PYTHONPATH"].split(os.pathsep)[0] == "/mine"
+    assert auto not in told["PYTHONPATH"]
+    assert not {"OTEL_TRACES_EXPORTER", "COVERAGE_PROCESS_START", "PYTHONWARNINGS"} & set(told)
+    assert "DSPY_TRACE_WORKER_CREDENTIAL" not in told
+    assert worker_environment(Credential(uri=SECRET), {})["DSPY_TRACE_WORKER_CREDENTIAL"] == SECRET
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [("off", "off"), ("frozen", "frozen"), ("embedded", "no Python interpreter"), ("none", "no Python interpreter")],
+)
+def test_where_no_worker_can_be_started(what: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switched off, in a frozen program, or where the interpreter is part of another program."""
+    if what == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    if what in ("embedded", "none"):
+        monkeypatch.setattr(sys, "executable", "/usr/bin/uwsgi" if what == "embedded" else "")
+    why = hindrance({"DSPY_TRACE_WORKER": "off"} if what == "off" else {})
+    assert expected in (why or "")
+    assert hindrance({}) is None or what != "off"
+
+
+def test_one_worker_serves_all_databases_that_need_no_credential(tmp_path: Path, started: Started) -> None:
+    """However many databases and processes there are, one worker is started, in the folder of the spool."""
+    with delivering(on(tmp_path)) as delivery, delivering(on(tmp_path)) as other:
+        for n in range(20):
+            for one in (delivery, other):
+                one.put([trace(Target(f"sqlite:///{tmp_path}/{n}.db"))])
+        eventually(lambda: started.calls)
+        assert not delivery.flush(0.6)
+    assert started.calls == [(tmp_path / "spool", "shared", None)]
+
+
+def test_a_database_with_a_password_has_a_worker_that_holds_it(tmp_path: Path, started: Started) -> None:
+    """The password goes to that worker alone, never into the spool, and a worker without it never gets the rows."""
+    target, credential = Target("postgresql://127.0.0.1/mlflow"), Credential(uri=SECRET)
+    with delivering(on(tmp_path), credential) as delivery:
+        delivery.put([trace(target)])
+        eventually(lambda: started.calls)
+        ((_, _, sealed, _),) = delivery.file().targets()
+        written = b"".join(file.read_bytes() for file in (tmp_path / "spool").iterdir())
+    assert started.calls == [(tmp_path / "spool", slot_of(target.uri, True), credential)]
+    assert sealed
+    assert b"s3cret" not in written
+    with delivering(on(tmp_path)) as stranger:
+        stranger.deliver_all(0.5)
+    assert len(started.calls) == 1
+
+
+def test_a_worker_that_died_is_started_again(tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that says it runs and holds no lock has been killed: the next is started. One that runs is left."""
+    with delivering(on(tmp_path)) as delivery:
+        delivery.put([trace(Target(f"sqlite:///{tmp_path}/m.db"))])
+        eventually(lambda: started.calls)
+        running = ProcessLock(lock_file(tmp_path / "spool", "shared"))
+        assert running.acquire()
+        with delivery.file().writing() as db:
+            db.execute("UPDATE workers SET state = 'running'")
+        assert not delivery.flush(0.6)
+        assert len(started.calls) == 1
+        running.release()
+        eventually(lambda: len(started.calls) == 2)
+
+
+@pytest.mark.parametrize("missing", ["mlflow", "sqlalchemy"])
+def test_without_mlflow_rows_wait_and_the_remedy_is_said_once(
+    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: str
+) -> None:
+    """No process is started for nothing; the warning says what to install."""
+    monkeypatch.setattr(launch, "_is_installed", lambda package: package != missing)
+    monkeypatch.setattr(launch, "AGAIN", 0.05)
+    with delivering(on(tmp_path)) as delivery:
+        delivery.put([trace(Target(f"sqlite:///{tmp_path}/m.db"))])
+        assert not delivery.flush(1.0)
+        assert delivery.waiting().spans == 3
+        assert records.problems(delivery.file())[0].cause == "mlflow missing"
+    assert not started.calls
+    (warning,) = caplog.records
+    assert "pip install 'dspy-trace[mlflow]'" in warning.getMessage()
+
+
+def test_a_system_that_lets_no_process_start_is_said_once(
+    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows wait for `dspy-trace flush`, and one warning says so."""
+
+    def refused(*arguments: Any) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(launch, "spawn", refused)
+    monkeypatch.setattr(launch, "STARTING", 0.0)
+    monkeypatch.setattr(launch, "AGAIN", 0.05)
+    with delivering(on(tmp_path)) as delivery:
+        delivery.put([trace(Target(f"sqlite:///{tmp_path}/m.db"))])
+        assert not delivery.flush(1.0)
+        assert delivery.waiting().spans == 3
+    (warning,) = caplog.records
+    assert "not permitted" in warning.getMessage()
+    assert "dspy-trace flush" in warning.getMessage()
+
+
+def test_switched_off_it_waits_in_silence(
+    tmp_path: Path, started: Started, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`DSPY_TRACE_WORKER=off` starts nothing, warns of nothing, and keeps the rows."""
+    with delivering(environment(tmp_path)) as delivery:
+        delivery.put([trace(Target(f"sqlite:///{tmp_path}/m.db"))])
+        assert not delivery.flush(0.5)
+        delivery.at_exit()
+        assert delivery.waiting().spans == 3
+    assert not started.calls
+    assert not caplog.records
+    assert "m.db" not in capsys.readouterr().err
+
+
+def test_locks_are_between_processes_and_die_with_their_holder(tmp_path: Path) -> None:
+    """Many may share a lock while nobody has it exclusively, and the other way round."""
+    path = tmp_path / "lock"
+    one, two, three = (ProcessLock(path) for _ in range(3))
+    assert is_free(path)
+    assert one.acquire(shared=True)
+    assert two.acquire(shared=True)
+    assert not three.acquire()
+    assert not is_free(path)
+    one.release()
+    two.release()
+    assert three.acquire()
+    assert not one.acquire(shared=True)
+    three.release()
+    assert is_free(path)

@@ -88,15 +88,18 @@ def autolog(
         if disable or not log_traces:
             _withdraw()
             return
-        for name, wanted in (("log_compiles", log_compiles), ("log_evals", log_evals), ("log_models", log_models)):
-            if wanted and not silent:
-                logger.warning(
-                    "dspy-trace: %s=True has no effect in this version: traces are logged, runs not yet", name
-                )
+        if not silent:
+            _say_what_is_missing(log_compiles=log_compiles, log_evals=log_evals, log_models=log_models)
         out = outlet()
         out.uri, out.experiment = tracking_uri, experiment
-        provider = tracer_provider if tracer_provider is not None else _offer()
+        provider = _offer() if tracer_provider is None else tracer_provider
         instrumentor.instrument(tracer_provider=provider, _outlet=out, **asked)
+
+
+def _say_what_is_missing(**asked: bool) -> None:
+    for name, wanted in asked.items():
+        if wanted:
+            logger.warning("dspy-trace: %s=True has no effect in this version: it logs traces, not yet runs", name)
 
 
 def _check(**texts: str | None) -> None:

@@ -26,6 +26,7 @@ _ROLES: Final = {
 }
 """Roles that the chat tab knows, by what providers call them."""
 
+_PLAIN: Final = ("user", "system", "assistant")
 _TEXTS: Final = frozenset({"text", "input_text", "output_text"})
 _OVERHEAD: Final = 40
 """Characters of JSON around the text of a message."""
@@ -33,6 +34,8 @@ _OVERHEAD: Final = 40
 
 def chat_messages(messages: Any, limit: int) -> list[dict[str, Any]]:
     """Return a prompt as chat messages whose texts are together short enough for `limit` characters of JSON."""
+    if type(messages) is list and _are_plain(messages, limit):
+        return messages
     if isinstance(messages, str) or not isinstance(messages, Sequence):
         return fitting([{"role": "user", "content": _text(messages)}], limit)
     most = min(MOST_MESSAGES, max(limit // (2 * _OVERHEAD), 2))
@@ -42,6 +45,21 @@ def chat_messages(messages: Any, limit: int) -> list[dict[str, Any]]:
     else:
         told = list(messages)
     return fitting([_message(message) for message in told], limit)
+
+
+def _are_plain(messages: list[Any], limit: int) -> bool:
+    """Return whether messages are what the chat tab wants already, as nearly all are."""
+    room = limit * 7 // 8
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return False
+        content = message.get("content")
+        if type(content) is not str or BASE64 in content or message.get("role") not in _PLAIN:
+            return False
+        room -= len(content) + _OVERHEAD
+        if room < 0:
+            return False
+    return bool(messages)
 
 
 def fitting(messages: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:

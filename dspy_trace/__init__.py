@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dspy_trace._version import __version__
 
 if TYPE_CHECKING:
-    from dspy_trace.autolog import autolog
+    from dspy_trace.autologging import autolog
     from dspy_trace.control import Stats, flush, last_trace_id, log_feedback, shutdown, stats
     from dspy_trace.instrumentor import DSPyInstrumentor
     from dspy_trace.sessions import session
@@ -25,8 +25,9 @@ __all__ = [
     "stats",
 ]
 
+# No module may have a public name: once imported, it would stand in the place of the function.
 _HOMES = {
-    "autolog": "dspy_trace.autolog",
+    "autolog": "dspy_trace.autologging",
     "DSPyInstrumentor": "dspy_trace.instrumentor",
     "session": "dspy_trace.sessions",
     **dict.fromkeys(("Stats", "flush", "last_trace_id", "log_feedback", "shutdown", "stats"), "dspy_trace.control"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dspy_trace import context as place
-from dspy_trace.autolog import autolog
+from dspy_trace.autologging import autolog
 from dspy_trace.export.outlet import existing, outlet
 from dspy_trace.guard import shielded
 
@@ -71,7 +71,8 @@ def stats() -> Stats:
     out = existing()[0]
     counts, delivered = out.processor.counts, out.delivery.counters
     dropped = dict(delivered.dropped)
-    for reason, number in (("queue full", counts.dropped), ("tracking URI refused", out.nowhere)):
+    ours = {"queue full": counts.dropped, "tracking URI refused": out.nowhere, "not translated": out.untold}
+    for reason, number in ours.items():
         if number:
             dropped[reason] = number
     return Stats(

@@ -76,12 +76,23 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
         super().instrument(**kwargs)
 
     def _instrument(self, **kwargs: Any) -> None:
-        provider: TracerProvider | None = kwargs.pop("tracer_provider", None)
-        if provider is not None and not callable(getattr(provider, "get_tracer", None)):
-            raise TypeError(f"tracer_provider must be a TracerProvider, not {type(provider).__name__}")
-        outlet: Outlet | None = kwargs.pop("_outlet", None)
-        _asked_for.append(_Request(resolve(**kwargs), provider, outlet))
+        _asked_for.append(_request(**kwargs))
         _when_imported("dspy")
+
+    def change(self, **kwargs: Any) -> None:
+        """Go on as if :meth:`instrument` had been called with these arguments, and let no call slip through meanwhile.
+
+        Only where another ``detail`` is asked for are the patches made anew.
+        """
+        request = _request(**kwargs)
+        with _lock:
+            before, _asked_for[:] = _asked_for[0], [request]
+            if _patches and before.settings.detail == request.settings.detail:
+                _observe(request)
+                return
+            if _patches:
+                _patches.pop().undo()
+            _when_imported("dspy")
 
     def _uninstrument(self, **kwargs: Any) -> None:
         with _lock:
@@ -100,6 +111,17 @@ class _Request:
     settings: Settings
     provider: TracerProvider | None
     outlet: Outlet | None
+
+
+def check(**asked: Any) -> None:
+    """Raise what :meth:`DSPyInstrumentor.instrument` would, and do nothing else."""
+    _request(**asked)
+
+
+def _request(*, tracer_provider: TracerProvider | None = None, _outlet: Outlet | None = None, **asked: Any) -> _Request:
+    if tracer_provider is not None and not callable(getattr(tracer_provider, "get_tracer", None)):
+        raise TypeError(f"tracer_provider must be a TracerProvider, not {type(tracer_provider).__name__}")
+    return _Request(resolve(**asked), tracer_provider, _outlet)
 
 
 _lock = RLock()
@@ -128,20 +150,26 @@ def _imported(module: ModuleType) -> None:
 
 def _start(module: ModuleType) -> None:
     """Observe DSPy. Nothing that this needs is imported in a program that never imports dspy."""
-    from dspy_trace.observer import Observer, activate
     from dspy_trace.patching import Patches
     from dspy_trace.points.table import rows_for
     from dspy_trace.wrappers import make
 
-    request = _asked_for[0]
+    settings = _asked_for[0].settings
+    _observe(_asked_for[0])
+    _patches.append(Patches(rows_for(settings.detail, _dspy_version(module)), make))
+    for name in _patches[0].modules():
+        _when_imported(name)
+
+
+def _observe(request: _Request) -> None:
+    """Put an observer in force for roots that start from now on."""
+    from dspy_trace.observer import Observer, activate
+
     observer = Observer(request.settings, request.provider)
     outlet = request.outlet or _zero_code_outlet()
     if outlet is not None:
         observer.beside, observer.joined = outlet.beside(request.settings), outlet.join
     activate(observer)
-    _patches.append(Patches(rows_for(request.settings.detail, _dspy_version(module)), make))
-    for name in _patches[0].modules():
-        _when_imported(name)
 
 
 def _zero_code_outlet() -> Outlet | None:

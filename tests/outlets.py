@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util._once import Once
 
 import dspy_trace
-from dspy_trace import autolog as autolog_module
+from dspy_trace import autologging
 from dspy_trace.export import outlet as outlets
 from dspy_trace.export.outlet import Outlet
 
@@ -111,13 +111,12 @@ def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kept]:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", here.uri)
     monkeypatch.setattr(outlets, "_outlet", [])
     offered: list[TracerProvider] = []
-    monkeypatch.setattr(autolog_module, "_offered", offered)
+    monkeypatch.setattr(autologging, "_offered", offered)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     yield here
     dspy_trace.shutdown(timeout=0.0)
     for out in outlets.existing():
-        out.processor.live = False
         atexit.unregister(out._at_exit)
     for provider in offered:
         provider.shutdown()

@@ -17,6 +17,14 @@ from tests.delivery import adds_up, delivering, environment, eventually, spans_o
 from tests.parts.scripted_mlflow import Fault, ScriptedMlflow
 
 
+def run(program: str, environ: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    """Run a program in an interpreter of its own until it ends, for 25 seconds at most."""
+    command, root = [sys.executable, "-c", program], Path(__file__).parents[1]
+    return subprocess.run(
+        command, cwd=root, env={**os.environ, **environ}, capture_output=True, timeout=25, check=False
+    )
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("durability", ["async", "none"])
@@ -99,9 +107,7 @@ def end():
     delivery.at_exit()
 atexit.register(end)
 """
-    environ = {**os.environ, **environment(tmp_path)}
-    root = Path(__file__).parents[1]
-    ended = subprocess.run([sys.executable, "-c", program], cwd=root, env=environ, capture_output=True, timeout=60)
+    ended = run(program, environment(tmp_path))
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert len(scripted_mlflow.spans) == 3
 
@@ -119,9 +125,7 @@ delivery.put([trace(Target({scripted_mlflow.url!r}))])
 time.sleep(0.3)
 delivery.at_exit()
 """
-    environ = {**os.environ, **environment(tmp_path, DSPY_TRACE_EXIT_WAIT="0")}
-    root = Path(__file__).parents[1]
-    ended = subprocess.run([sys.executable, "-c", program], cwd=root, env=environ, capture_output=True, timeout=15)
+    ended = run(program, environment(tmp_path, DSPY_TRACE_EXIT_WAIT="0"))
     assert ended.returncode == 0
     assert b"3 spans wait in the spool" in ended.stderr
 

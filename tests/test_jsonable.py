@@ -82,7 +82,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(ANY, st.integers(1, 100_000))
 def test_any_value_becomes_valid_json_within_the_limit(value: Any, limit: int) -> None:
     """Whatever the value and the limit: no exception, valid JSON, not a character too many."""
@@ -91,7 +91,7 @@ def test_any_value_becomes_valid_json_within_the_limit(value: Any, limit: int) -
     assert len(text) <= limit
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ANY, st.integers(1, 300))
 def test_tight_limits_hold_too(value: Any, limit: int) -> None:
     """Where nearly nothing fits, what is left is still valid JSON."""
@@ -100,7 +100,7 @@ def test_tight_limits_hold_too(value: Any, limit: int) -> None:
     assert len(text) <= limit
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(JSON)
 def test_a_plain_value_that_fits_is_kept_as_it_is(value: Any) -> None:
     """JSON in, the same JSON out; and once more gives the same text."""
@@ -109,7 +109,7 @@ def test_a_plain_value_that_fits_is_kept_as_it_is(value: Any) -> None:
     assert dumps(strictly(text)) == text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ANY)
 def test_the_result_is_stable(value: Any) -> None:
     """What has become plain data stays the same when it is captured again."""
@@ -117,7 +117,7 @@ def test_the_result_is_stable(value: Any) -> None:
     assert dumps(strictly(text), 8_192) == text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @example([("\x00", 11_000), ("a", 100_000)], 65_536)  # where guessing what fits takes many steps
 @given(
     st.lists(st.tuples(st.sampled_from('a\x00\n"\\é\U0001f600\ud800'), st.integers(1, 40_000)), min_size=1, max_size=5),

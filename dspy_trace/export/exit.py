@@ -74,7 +74,7 @@ class _Ending:
         for_servers, for_databases = waits(environ)
         launcher = delivery.launcher
         self.deadlines = dict.fromkeys(tuple(delivery.drains), self.begun + for_servers)
-        if launcher is not None:
+        if launcher is not None and not launcher.off:
             self.deadlines |= dict.fromkeys(launcher.uris, self.begun + for_databases)
         self.failed = {uri: drain.failed for uri, drain in tuple(delivery.drains.items())}
         self.given_up: set[str] = set()
@@ -126,8 +126,6 @@ class _Ending:
             problem = drain.problem if drain is not None else launcher.problem if launcher is not None else None
             # A database that was not to be waited for is being written to by the worker: nothing to say.
             if not waiting or (drain is None and problem is None and deadline <= self.begun):
-                continue
-            if drain is None and launcher is not None and launcher.off:
                 continue
             why = f" ({problem.words})" if problem is not None else ""
             say(f"{waiting.spans} spans wait in the spool for {uri}{why}; {_WHO}")

@@ -56,6 +56,8 @@ class Outlet:
         )
         self.nowhere = 0
         """Spans whose tracking URI is one that traces cannot be kept in."""
+        self.untold = 0
+        """Spans that could not be translated."""
         atexit.register(self._at_exit)
 
     def join(self, provider: TracerProvider) -> None:
@@ -84,15 +86,19 @@ class Outlet:
             shielded("asking mlflow", _ask_mlflow, trace)
 
     def _write(self, decided: list[tuple[LiveTrace, list[Ended]]]) -> None:
-        batches = [made for trace, spans in decided if (made := self._batch(trace, spans)) is not None]
+        batches = []
+        for trace, spans in decided:
+            if trace.destination is None:
+                self.nowhere += len(spans)
+                continue
+            batch = shielded("translating a trace", self._batch, trace.destination, trace, spans)
+            self.untold += len(spans) - (batch.spans if batch is not None else 0)
+            if batch is not None:
+                batches.append(batch)
         if batches:
             self.delivery.put(batches)
 
-    def _batch(self, trace: LiveTrace, spans: list[Ended]) -> Batch | None:
-        where: Target | None = trace.destination
-        if where is None:
-            self.nowhere += len(spans)
-            return None
+    def _batch(self, where: Target, trace: LiveTrace, spans: list[Ended]) -> Batch:
         told: TraceFacts = trace.facts
         # A root says what the rest has told of the trace.
         spans.sort(key=lambda ended: ended.root)
@@ -122,7 +128,7 @@ class Outlet:
 
     def shutdown(self, timeout: float, worker: bool = False) -> bool:
         """Write out, deliver as far as `timeout` seconds allow, and end our threads; a later span starts them again."""
-        self.processor.write_out()
+        self.processor.end()
         return self.delivery.shutdown(timeout, worker)
 
     def _at_exit(self) -> None:

@@ -19,21 +19,13 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import SpanContext
 
 from dspy_trace.export.traces import LiveTrace, LiveTraces
+from dspy_trace.export.undecided import Ended, Undecided
 from dspy_trace.guard import shielded
 from dspy_trace.observer import SCOPE
 
 
-@dataclass(slots=True)
-class Ended:
-    """A finished span, with what travels beside it and its place in its trace."""
-
-    span: ReadableSpan
-    beside: Mapping[str, Any]
-    trace: LiveTrace
-    parent_id: int | None
-    root: bool
-    size: int
-
+_MOST_ENDING = 1_000
+"""Spans that may be about to end at once, one a thread; more are of a provider that does not tell us of the end."""
 
 Write = Callable[[list[tuple[LiveTrace, list[Ended]]]], None]
 """Takes the finished spans of some traces, on our thread."""
@@ -64,6 +56,8 @@ class Counts:
 class _Queue:
     items: deque[Ended] = field(default_factory=deque)
     bytes: int = 0
+    touched: dict[int, LiveTrace] = field(default_factory=dict)
+    """Traces of the spans in it, and of those that it had no room for."""
 
 
 class SpoolProcessor(SpanProcessor):
@@ -87,57 +81,61 @@ class SpoolProcessor(SpanProcessor):
         foreign: bool = False,
     ) -> None:
         self.live = True
+        """Whether traces that start are followed; those that go on are in any case."""
         self.counts = Counts()
         self.limits = limits or Limits()
         self._write = write
         self._sync = sync
         self._foreign = foreign
         self._traces = LiveTraces(opened)
-        self._ending = threading.local()
+        self._beside: dict[int, Mapping[str, Any]] = {}
         self._lock = threading.Lock()
         self._writing = threading.RLock()
         self._queue = _Queue()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self._undecided = Undecided()
         _processors.add(self)
 
     def keep(self, context: SpanContext, beside: Mapping[str, Any]) -> None:
         """Take what travels beside a span of ours; called on its thread right before it ends."""
-        self._ending.beside = (context, beside)
+        if len(self._beside) >= _MOST_ENDING:
+            self._beside.clear()
+        self._beside[context.span_id] = beside
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        if self.live and span.get_span_context().trace_flags.sampled:
-            shielded("following a trace", self._traces.started, span)
+        if span.get_span_context().trace_flags.sampled:
+            shielded("following a trace", self._traces.started, span, self.live)
 
     def on_end(self, span: ReadableSpan) -> None:
         shielded("queueing a span", self._ended, span)
 
     def _ended(self, span: ReadableSpan) -> None:
-        kept = self._ending.__dict__.pop("beside", None)
-        if span.context is None or not span.context.trace_flags.sampled:
+        if span.context is None:
             return
-        found = self._traces.ended(span)
+        kept = self._beside.pop(span.context.span_id, None)
+        if not span.context.trace_flags.sampled:
+            return
+        found = self._traces.ended(span, ours=kept is not None)
         if found is None:
             return
         trace, parent_id, root = found
-        ours = kept is not None and kept[0] == span.context
-        beside: Mapping[str, Any] = kept[1] if kept is not None and ours else {}
-        trace.ours = trace.ours or ours
+        beside = kept if kept is not None else {}
         self._put(Ended(span, beside, trace, parent_id, root, _size(span, beside)))
 
     def take(self, spans: Sequence[ReadableSpan]) -> None:
         """Queue spans whose start was not seen here, as a plain exporter gets them; ours are known by their scope."""
         for span in spans:
             if span.context is not None:
-                trace, parent_id, root = self._traces.adopted(span)
                 scope = span.instrumentation_scope
-                trace.ours = trace.ours or (scope is not None and scope.name == SCOPE)
+                trace, parent_id, root = self._traces.adopted(span, ours=scope is not None and scope.name == SCOPE)
                 self._put(Ended(span, {}, trace, parent_id, root, _size(span, {})))
 
     def _put(self, ended: Ended) -> None:
         with self._lock:
             self.counts.observed += 1
             queue = self._queue
+            queue.touched[id(ended.trace)] = ended.trace
             if len(queue.items) >= self.limits.spans or queue.bytes + ended.size > self.limits.bytes:
                 self.counts.dropped += 1
                 return
@@ -159,44 +157,56 @@ class SpoolProcessor(SpanProcessor):
                 self._thread.start()
 
     def _run(self) -> None:
-        while self.live or self._queue.items:
+        while self._thread is threading.current_thread():
             self._wake.wait(self.limits.seconds)
             self._wake.clear()
             shielded("writing spans", self.write_out)
+
+    def end(self) -> None:
+        """Write out what is queued and end our thread; a later span starts another."""
         self._thread = None
+        self._wake.set()
+        self.write_out()
 
     def write_out(self) -> None:
         """Hand on all that is queued, now and on this thread."""
         with self._writing:
             with self._lock:
                 queue, self._queue = self._queue, _Queue()
-            groups: dict[int, tuple[LiveTrace, list[Ended]]] = {}
             for ended in queue.items:
-                groups.setdefault(id(ended.trace), (ended.trace, []))[1].append(ended)
-            decided = [(trace, spans) for trace, spans in groups.values() if self._decide(trace, spans)]
+                self._undecided.add(ended)
+            decided = [(trace, spans) for trace in queue.touched.values() if (spans := self._decide(trace))]
             if decided:
-                self._write(decided)
-                with self._lock:
-                    self.counts.handed_on += sum(len(spans) for _, spans in decided)
+                self._hand_on(decided)
 
-    def _decide(self, trace: LiveTrace, spans: list[Ended]) -> bool:
-        """Return whether `spans` are to be handed on, those that waited for the answer with them.
+    def _decide(self, trace: LiveTrace) -> list[Ended]:
+        """Return the spans of `trace` that are to be handed on now.
 
-        Until a trace holds a span of ours its spans wait; when its local roots have ended without one, it is filtered.
+        Until a trace holds a span of ours its spans wait; when all have ended without one, they are filtered.
         """
         if trace.ours or self._foreign:
-            spans[:0] = trace.undecided
-            trace.undecided = []
-            return True
-        trace.undecided += spans
-        with self._lock:
-            if trace.open == 0:
-                self.counts.filtered += len(trace.undecided)
-                trace.undecided = []
-            elif len(trace.undecided) > self.limits.undecided:
-                self.counts.dropped += len(trace.undecided) - self.limits.undecided
-                trace.undecided = trace.undecided[-self.limits.undecided :]
-        return False
+            return self._undecided.take(trace)
+        if self._traces.forgotten(trace):
+            filtered = len(self._undecided.take(trace))
+            with self._lock:
+                self.counts.filtered += filtered
+        elif not trace.ours:
+            limits = self.limits
+            dropped = self._undecided.bound(trace, limits.undecided, limits.spans, limits.bytes)
+            with self._lock:
+                self.counts.dropped += dropped
+        return []
+
+    def _hand_on(self, decided: list[tuple[LiveTrace, list[Ended]]]) -> None:
+        number = sum(len(spans) for _, spans in decided)
+        written = False
+        try:
+            self._write(decided)
+            written = True
+        finally:
+            with self._lock:
+                self.counts.handed_on += number if written else 0
+                self.counts.dropped += 0 if written else number
 
     def shutdown(self) -> None:
         """Write out what is queued. A provider that shuts down is not the end of the program."""
@@ -221,6 +231,7 @@ class SpoolProcessor(SpanProcessor):
         """Begin anew in a child process: the parent's spans are the parent's to write, its threads are not here."""
         self._lock, self._writing = threading.Lock(), threading.RLock()
         self._queue, self._thread = _Queue(), None
+        self._beside, self._undecided = {}, Undecided()
         self._wake, self.counts = threading.Event(), Counts()
         self._traces.forked()
 

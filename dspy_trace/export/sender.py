@@ -224,7 +224,9 @@ class Delivery:
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Deliver; return whether nothing of this process waits any more. Takes at most `timeout` seconds."""
-        return ending.wait(self, timeout, self.waits)
+        off = self.launcher is not None and self.launcher.off
+        ending.wait(self, timeout, lambda: self.waits(frozenset(self.drains) if off else None))
+        return not self.waits()
 
     def deliver_all(self, timeout: float = 30.0) -> bool:
         """Deliver what any process has left, as far as its credential is at hand; return whether nothing waits."""

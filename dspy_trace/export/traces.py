@@ -27,7 +27,6 @@ class LiveTrace:
         spans: ids of its spans that were started here.
         open: number of them that have not ended.
         ours: whether one of them is ours.
-        undecided: ended spans that wait for one of ours.
         destination: where it goes; told when its first local root starts.
         mlflow_trace_id: MLflow's trace that it is part of, under ``@mlflow.trace``.
         mlflow_parent_id: MLflow's span above its local roots, there.
@@ -39,7 +38,6 @@ class LiveTrace:
     spans: set[int] = field(default_factory=set)
     open: int = 0
     ours: bool = False
-    undecided: list[Any] = field(default_factory=list)
     destination: Any = None
     mlflow_trace_id: int | None = None
     mlflow_parent_id: int | None = None
@@ -60,12 +58,14 @@ class LiveTraces:
         self._traces: dict[int, LiveTrace] = {}
         self._ended: OrderedDict[int, LiveTrace] = OrderedDict()
 
-    def started(self, span: Span) -> None:
-        """Follow a span that has started."""
+    def started(self, span: Span, begin: bool = True) -> None:
+        """Follow a span that has started; unless `begin`, only in a trace that is followed already."""
         context = span.get_span_context()
         with self._lock:
             trace = self._traces.get(context.trace_id) or self._ended.pop(context.trace_id, None)
             new = trace is None
+            if new and not begin:
+                return
             trace = trace or LiveTrace(context.trace_id)
             self._traces[context.trace_id] = trace
             trace.spans.add(context.span_id)
@@ -73,7 +73,7 @@ class LiveTraces:
         if new:
             self._opened(trace)
 
-    def ended(self, span: ReadableSpan) -> tuple[LiveTrace, int | None, bool] | None:
+    def ended(self, span: ReadableSpan, ours: bool = False) -> tuple[LiveTrace, int | None, bool] | None:
         """Return the trace of a span that has ended, its parent's id and whether it is a local root.
 
         ``None`` where its start was not seen: it began before we were there.
@@ -84,6 +84,7 @@ class LiveTraces:
             trace = self._traces.get(context.trace_id)
             if trace is None or context.span_id not in trace.spans:
                 return None
+            trace.ours = trace.ours or ours
             trace.open -= 1
             if trace.open == 0:
                 del self._traces[context.trace_id]
@@ -94,7 +95,7 @@ class LiveTraces:
             root = parent is None or parent.is_remote or parent.span_id not in trace.spans
         return trace, None if parent is None else parent.span_id, root
 
-    def adopted(self, span: ReadableSpan) -> tuple[LiveTrace, int | None, bool]:
+    def adopted(self, span: ReadableSpan, ours: bool = False) -> tuple[LiveTrace, int | None, bool]:
         """Return the same for a span that ended before it was seen: only a missing or remote parent makes it a root."""
         context, parent = span.context, span.parent
         assert context is not None
@@ -104,12 +105,24 @@ class LiveTraces:
             new = trace is None
             trace = trace or LiveTrace(context.trace_id)
             trace.spans.add(context.span_id)
+            trace.ours = trace.ours or ours
             # Whether more will come is not known; the root usually comes last.
             trace.open = 0 if root else 1
             (self._ended if root else self._traces)[context.trace_id] = trace
         if new:
             self._opened(trace)
         return trace, None if parent is None else parent.span_id, root
+
+    def forgotten(self, trace: LiveTrace) -> bool:
+        """Forget the spans of a trace that holds none of ours, if all have ended; return whether that is so.
+
+        None of them goes anywhere: what comes later begins anew, instead of naming one of them as its parent.
+        """
+        with self._lock:
+            if trace.open or trace.ours:
+                return False
+            trace.spans.clear()
+            return True
 
     def get(self, trace_id: int) -> LiveTrace | None:
         """Return a trace that is going on or is still remembered."""

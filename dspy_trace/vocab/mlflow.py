@@ -53,7 +53,7 @@ class MLflow:
 
 
 _TRAJECTORY: Final = "trajectory"
-"""Field of an agent's output: what it did. Example: ``{"thought_0":"...","tool_name_0":"search"}``."""
+"""Field of an agent's output, which its program may pass on: what it did. Example: ``{"thought_0":"..."}``."""
 
 
 class ModuleSpelling(Spelling):
@@ -70,7 +70,7 @@ class ModuleSpelling(Spelling):
     def at_end(self, fact: facts.ModuleCall, capture: Capture | None) -> Attributes:
         attributes: Attributes = {}
         output = fact.output
-        if fact.agent and type(output) is dict and _TRAJECTORY in output:
+        if type(output) is dict and _TRAJECTORY in output:
             # Last, so that the list of traces shows the answer, and not the beginning of the way to it.
             output = {
                 **{key: value for key, value in output.items() if key != _TRAJECTORY},

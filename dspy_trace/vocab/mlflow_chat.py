@@ -10,10 +10,13 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+import orjson
+
 from dspy_trace.guard import ask
 from dspy_trace.jsonable import cut, dumps
-from dspy_trace.media import BASE64, base64_digest, without_data
+from dspy_trace.media import BASE64
 from dspy_trace.vocab.genai_messages import MOST_MESSAGES
+from dspy_trace.vocab.mlflow_parts import content, text_of
 
 _ROLES: Final = {
     "system": "system",
@@ -27,9 +30,11 @@ _ROLES: Final = {
 """Roles that the chat tab knows, by what providers call them."""
 
 _PLAIN: Final = ("user", "system", "assistant")
-_TEXTS: Final = frozenset({"text", "input_text", "output_text"})
+_OF_TOOLS: Final = ("tool", "function")
 _OVERHEAD: Final = 40
 """Characters of JSON around the text of a message."""
+_LONGEST_ESCAPE: Final = 6
+"""Characters that one character may take in JSON, as ``\\u001b`` does."""
 
 
 def chat_messages(messages: Any, limit: int) -> list[dict[str, Any]]:
@@ -37,7 +42,7 @@ def chat_messages(messages: Any, limit: int) -> list[dict[str, Any]]:
     if type(messages) is list and _are_plain(messages, limit):
         return messages
     if isinstance(messages, str) or not isinstance(messages, Sequence):
-        return fitting([{"role": "user", "content": _text(messages)}], limit)
+        return fitting([{"role": "user", "content": text_of(messages)}], limit)
     most = min(MOST_MESSAGES, max(limit // (2 * _OVERHEAD), 2))
     if len(messages) > most:
         left_out = {"role": "system", "content": f"[cut: {len(messages) - most} more messages]"}
@@ -49,14 +54,14 @@ def chat_messages(messages: Any, limit: int) -> list[dict[str, Any]]:
 
 def _are_plain(messages: list[Any], limit: int) -> bool:
     """Return whether messages are what the chat tab wants already, as nearly all are."""
-    room = limit * 7 // 8
+    room = limit // _LONGEST_ESCAPE
     for message in messages:
         if type(message) is not dict or len(message) != 2:
             return False
-        content = message.get("content")
-        if type(content) is not str or BASE64 in content or message.get("role") not in _PLAIN:
+        said, role = message.get("content"), message.get("role")
+        if type(role) is not str or role not in _PLAIN or type(said) is not str or BASE64 in said:
             return False
-        room -= len(content) + _OVERHEAD
+        room -= len(said) + _OVERHEAD
         if room < 0:
             return False
     return bool(messages)
@@ -64,13 +69,16 @@ def _are_plain(messages: list[Any], limit: int) -> bool:
 
 def fitting(messages: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     """Cut the longest texts of `messages` until all messages fit: the newest is as wanted as the first."""
-    room = limit * 7 // 8 - _OVERHEAD * len(messages)
-    sizes = [_size(message) for message in messages]
+    if sum(_size(message, len) for message in messages) <= limit // _LONGEST_ESCAPE:
+        return messages
+    room = limit * 15 // 16 - _OVERHEAD * len(messages)
+    sizes = [_size(message, _encoded) for message in messages]
     if sum(sizes) <= room:
         return messages
     most = _largest_share(sizes, max(room, 0))
     return [
-        _shortened(message, most) if size > most else message for message, size in zip(messages, sizes, strict=True)
+        _shortened(message, most / size) if size > most else message
+        for message, size in zip(messages, sizes, strict=True)
     ]
 
 
@@ -86,35 +94,50 @@ def _largest_share(sizes: Sequence[int], room: int) -> int:
     return left
 
 
-def _size(message: Mapping[str, Any]) -> int:
-    content = message["content"]
-    size = len(content) if isinstance(content, str) else sum(len(part.get("text", "")) + 60 for part in content or ())
+def _encoded(text: str) -> int:
+    """Return how long a text is as JSON."""
+    try:
+        return len(orjson.dumps(text).decode())
+    except orjson.JSONEncodeError:
+        return len(text) * _LONGEST_ESCAPE
+
+
+def _size(message: Mapping[str, Any], measure: Callable[[str], int]) -> int:
+    said = message["content"]
+    size = measure(said) if isinstance(said, str) else sum(measure(part.get("text", "")) + 60 for part in said or ())
+    if reasoning := message.get("reasoning"):
+        size += measure(reasoning)
     calls = message.get("tool_calls")
-    return size + sum(len(call["function"]["arguments"]) + 100 for call in calls) if calls else size
+    return size + sum(measure(call["function"]["arguments"]) + 100 for call in calls) if calls else size
 
 
-def _shortened(message: dict[str, Any], most: int) -> dict[str, Any]:
-    content = message["content"]
-    if isinstance(content, list):
-        content = "\n\n".join(part["text"] for part in content if "text" in part)
-    shorter = {**message, "content": cut(content, most) if content else content}
+def _shortened(message: dict[str, Any], ratio: float) -> dict[str, Any]:
+    """Return a message with each of its texts cut to that part of its length."""
+    shorter = dict(message)
+    said = message["content"]
+    if isinstance(said, list):
+        said = "\n\n".join(part["text"] for part in said if "text" in part)
+    for key, text in (("content", said), ("reasoning", message.get("reasoning"))):
+        if text:
+            shorter[key] = cut(text, int(len(text) * ratio))
     if calls := message.get("tool_calls"):
-        share = most // len(calls)
-        shorter["tool_calls"] = [
-            {**call, "function": {**call["function"], "arguments": cut(call["function"]["arguments"], share)}}
-            for call in calls
-        ]
+        shorter["tool_calls"] = [{**call, "function": _shortened_call(call["function"], ratio)} for call in calls]
     return shorter
+
+
+def _shortened_call(function: Mapping[str, Any], ratio: float) -> dict[str, Any]:
+    arguments = function["arguments"]
+    return {**function, "arguments": cut(arguments, int(len(arguments) * ratio))}
 
 
 def _message(message: Any) -> dict[str, Any]:
     get = _getter(message)
     if get is None:
-        return {"role": "user", "content": _text(message)}
+        return {"role": "user", "content": text_of(message)}
     role = get("role")
     told: dict[str, Any] = {
         "role": _ROLES.get(role, "user") if isinstance(role, str) else "user",
-        "content": _content(get("content")),
+        "content": content(get("content")),
     }
     if type(message) is dict and len(message) == 2:
         return told
@@ -131,52 +154,16 @@ def _add_more(told: dict[str, Any], get: Callable[[str], Any]) -> None:
         told["tool_calls"] = calls
 
 
-def _content(content: Any) -> str | list[dict[str, Any]] | None:
-    if content is None:
-        return None
-    if isinstance(content, str) or not isinstance(content, Sequence):
-        return _text(content)
-    return [_part(part) for part in islice(content, MOST_MESSAGES)]
-
-
-def _part(part: Any) -> dict[str, Any]:
-    if not isinstance(part, Mapping):
-        return _as_text(part)
-    kind = part.get("type")
-    if kind in _TEXTS and isinstance(text := part.get("text"), str):
-        return {"type": "text", "text": text}
-    if kind == "image_url":
-        image = part.get("image_url")
-        url = image.get("url") if isinstance(image, Mapping) else image
-        if isinstance(url, str) and BASE64 not in url:
-            return {"type": "image_url", "image_url": {"url": url}}
-        return _as_text(url)
-    body = part.get(kind) if isinstance(kind, str) else None
-    if isinstance(body, Mapping) and isinstance(data := body.get("data") or body.get("file_data"), str):
-        if BASE64 in data:
-            return _as_text(data)
-        told = base64_digest(data, f"{kind}/{body.get('format') or '*'}".replace("input_", ""))
-        return _as_text(f"[{told['media_type']}: {told['size']} bytes, sha256 {told['sha256']}]")
-    return _as_text(part)
-
-
-def _as_text(value: Any) -> dict[str, Any]:
-    return {"type": "text", "text": _text(value)}
-
-
-def _text(value: Any) -> str:
-    """Return any content as text: what is no text as JSON, binary content by type, size and SHA-256."""
-    return without_data(value) if isinstance(value, str) else dumps(value)
-
-
 def speaks_of_tools(messages: Any) -> bool:
     """Return whether a prompt holds tool calls or their results, which only OpenAI's form of the chat tab shows."""
     if isinstance(messages, str) or not isinstance(messages, Sequence):
         return False
-    return any(
-        type(message) is dict and ("tool_calls" in message or message.get("role") == "tool")
-        for message in islice(messages, MOST_MESSAGES)
-    )
+    return any(type(message) is dict and _is_of_tools(message) for message in islice(messages, MOST_MESSAGES))
+
+
+def _is_of_tools(message: dict[str, Any]) -> bool:
+    calls, role = message.get("tool_calls"), message.get("role")
+    return bool(type(calls) is list and calls) or (isinstance(role, str) and role in _OF_TOOLS)
 
 
 def tool_calls(calls: Any) -> list[dict[str, Any]]:
@@ -219,9 +206,9 @@ def completions(outputs: Any, limit: int) -> list[dict[str, Any]]:
 
 def _completion(output: Any) -> dict[str, Any]:
     if not isinstance(output, Mapping):
-        return {"role": "assistant", "content": None if output is None else _text(output)}
+        return {"role": "assistant", "content": None if output is None else text_of(output)}
     text = output.get("text")
-    told: dict[str, Any] = {"role": "assistant", "content": None if text is None else _text(text)}
+    told: dict[str, Any] = {"role": "assistant", "content": None if text is None else text_of(text)}
     _add_more(told, output.get)
     return told
 

@@ -21,6 +21,10 @@ invoke_workflow Desk
       chat gpt-4o-mini
 """
 
+PASSAGES = ["Parcels arrive within two days.", "A lamp can be returned."]
+
+HOURS = "Monday: nine to five"
+
 SPANS = 6
 """Spans of one question."""
 
@@ -29,8 +33,8 @@ class Handbook(dspy.Retrieve):
     """Find what the handbook says."""
 
     def forward(self, query: str, k: int | None = None, **_: Any) -> dspy.Prediction:
-        """Return the same two sentences, whatever is asked."""
-        return dspy.Prediction(passages=["Parcels arrive within two days.", "A lamp can be returned."][: k or self.k])
+        """Return the same sentences, whatever is asked."""
+        return dspy.Prediction(passages=PASSAGES[: k or self.k])
 
 
 def opening_hours(day: str) -> str:

@@ -34,8 +34,13 @@ PROBE = """
 import atexit, json, resource, sys
 def report():
     used = resource.getrusage(resource.RUSAGE_SELF)
+    try:
+        with open("/proc/self/status") as status:  # on Linux, ru_maxrss is at least what the parent process had
+            memory = int(status.read().partition("VmHWM:")[2].split()[0])
+    except OSError:
+        memory = used.ru_maxrss // 1024
     with open(r"{file}", "w") as file:
-        json.dump(["mlflow" in sys.modules, used.ru_maxrss, used.ru_utime + used.ru_stime], file)
+        json.dump(["mlflow" in sys.modules, memory, used.ru_utime + used.ru_stime], file)
 atexit.register(report)  # first, so that it comes last
 del atexit, report
 """
@@ -145,8 +150,7 @@ class Project:
         )
         seconds = monotonic() - begun
         assert done.returncode == 0 or not check, done.stdout + done.stderr
-        mlflow, memory, cpu = json.loads(report.read_text()) if report.exists() else (False, 0, 0.0)
-        kilobytes = memory // 1024 if sys.platform == "darwin" else memory
+        mlflow, kilobytes, cpu = json.loads(report.read_text()) if report.exists() else (False, 0, 0.0)
         return Done(done.returncode, done.stdout, done.stderr, seconds, mlflow, kilobytes, cpu)
 
     def waits(self) -> dict[str, int]:
@@ -158,10 +162,10 @@ class Project:
             counts = {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("batches", "followups", "dead")}
         return {name: number for name, number in counts.items() if number}
 
-    def arrived(self, timeout: float = 60.0) -> float:
-        """Return, after how many seconds, once nothing waits any more; fail after `timeout`."""
+    def arrived(self) -> float:
+        """Return, after how many seconds, once nothing waits any more; fail after a minute of a machine's own."""
         assert spool_file(self.spool).exists(), "nothing has been written to the spool"
-        return until(lambda: not self.waits(), timeout, self.log)
+        return until(lambda: not self.waits(), 60.0 * share(), self.log)
 
     def log(self) -> str:
         """Return what the workers have written."""
@@ -197,6 +201,11 @@ def commands() -> list[tuple[int, list[str]]]:
         return found
     listed = subprocess.run(["ps", "-axww", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
     return [(int(pid), rest.split()) for pid, _, rest in (line.strip().partition(" ") for line in listed.splitlines())]
+
+
+def share() -> float:
+    """Return how many programs want each processor of this machine, at least 1: by so much they take longer."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def until(check: Any, timeout: float, log: Any = lambda: "") -> float:

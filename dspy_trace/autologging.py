@@ -12,9 +12,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
 from opentelemetry.trace import ProxyTracerProvider, TracerProvider
 
-from dspy_trace.export.outlet import outlet
-from dspy_trace.instrumentor import DSPyInstrumentor
-from dspy_trace.settings import OTLP_ENDPOINTS, resolve
+from dspy_trace.export.outlet import existing, outlet
+from dspy_trace.instrumentor import DSPyInstrumentor, check
+from dspy_trace.settings import OTLP_ENDPOINTS
 
 logger = logging.getLogger("dspy_trace")
 
@@ -73,6 +73,7 @@ def autolog(
     """
     _check(tracking_uri=tracking_uri, experiment=experiment)
     asked: dict[str, Any] = {
+        "tracer_provider": tracer_provider,
         "capture_content": capture_content,
         "detail": detail,
         "conventions": conventions,
@@ -80,26 +81,29 @@ def autolog(
         "log_traces_from_eval": log_traces_from_eval,
         "log_traces_from_compile": log_traces_from_compile,
     }
-    resolve(**asked)
+    check(**asked)
     with _lock:
         instrumentor = DSPyInstrumentor()
-        if instrumentor.is_instrumented_by_opentelemetry:
-            instrumentor.uninstrument()
         if disable or not log_traces:
+            if instrumentor.is_instrumented_by_opentelemetry:
+                instrumentor.uninstrument()
             _withdraw()
+            for one in existing():
+                one.processor.live = False
             return
-        if not silent:
-            _say_what_is_missing(log_compiles=log_compiles, log_evals=log_evals, log_models=log_models)
+        for name, wanted in (("log_compiles", log_compiles), ("log_evals", log_evals), ("log_models", log_models)):
+            if wanted and not silent:
+                logger.warning(
+                    "dspy-trace: %s=True has no effect in this version: traces are logged, runs not yet", name
+                )
         out = outlet()
-        out.uri, out.experiment = tracking_uri, experiment
-        provider = _offer() if tracer_provider is None else tracer_provider
-        instrumentor.instrument(tracer_provider=provider, _outlet=out, **asked)
-
-
-def _say_what_is_missing(**asked: bool) -> None:
-    for name, wanted in asked.items():
-        if wanted:
-            logger.warning("dspy-trace: %s=True has no effect in this version: it logs traces, not yet runs", name)
+        out.uri, out.experiment, out.processor.live = tracking_uri, experiment, True
+        if tracer_provider is None:
+            asked["tracer_provider"] = _offer()
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.change(_outlet=out, **asked)
+        else:
+            instrumentor.instrument(_outlet=out, **asked)
 
 
 def _check(**texts: str | None) -> None:

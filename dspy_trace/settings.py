@@ -91,6 +91,13 @@ WORKER_SETS = {
 }
 """What the worker process is told: to make no spans, and to ask nobody on the network for anything."""
 
+READER_SETS = {"MLFLOW_DISABLE_TELEMETRY": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "true"}
+"""What a command that reads traces through MLflow tells itself, unless it has been told otherwise: to ask nobody on the
+network for anything."""
+
+DEMO_SETS = {"LITELLM_LOCAL_MODEL_COST_MAP": "true"}
+"""What the demo tells itself, likewise: its own LM costs nothing, and DSPy would warn where there is no network."""
+
 WORKER_DEFAULTS = {"PGCONNECT_TIMEOUT": "10"}
 """What it is told unless the program has been told otherwise: for how many seconds PostgreSQL's client tries."""
 

@@ -119,7 +119,7 @@ class DatabaseSink:
                 # MLflow would make a folder of the quoted name.
                 uri = f"{url.drivername}:///{self._file}"
         else:
-            _reach(uri)
+            reach(uri)
         with _opening, _working_in(self._folder or (str(self._file.parent) if self._file else "")):
             self._client = TracingClient(uri)
         if self._file is not None:
@@ -190,7 +190,7 @@ def _as_answered(status: int, words: str) -> Undelivered:
     return told
 
 
-def _reach(uri: str) -> None:
+def reach(uri: str) -> None:
     """Return if something listens where a database server should: MLflow itself would try for minutes.
 
     Raises:

@@ -74,7 +74,7 @@ class HttpSink:
         if len(body) > BYTES and len(rows) > 1:
             raise Refused("too large for one request")
         headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": self.experiment(target)}
-        answer = self._wire.send("POST", "/v1/traces", body, headers, self._credentials(target))
+        answer = self._wire.send("POST", "/v1/traces", body, headers, self._credentials(target), packed=True)
         if answer.status == 404:
             self._experiments.pop(target, None)
         _accept(answer)

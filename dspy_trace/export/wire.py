@@ -32,7 +32,7 @@ TIMEOUT = 60.0
 """Seconds to wait for an answer: a server's first one may import for ten."""
 
 _ANSWER = 1 << 16
-"""Bytes of an answer that are read."""
+"""Bytes of an answer that are read, and read at once."""
 
 _WORTH_GZIP = 1_024
 
@@ -57,11 +57,13 @@ class Wire:
     Args:
         uri: base address of the server. Example: ``https://mlflow.example.com/team``.
         environ: the environment, for certificates and proxies.
+        most: bytes of an answer that are read; a longer one counts as none.
     """
 
-    def __init__(self, uri: str, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, uri: str, environ: Mapping[str, str] = os.environ, most: int = _ANSWER) -> None:
         self._parts = urlsplit(uri)
         self._environ = environ
+        self._most = most
         self._connection: http.client.HTTPConnection | None = None
 
     def send(
@@ -71,14 +73,24 @@ class Wire:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         credential: Credential | None = None,
+        *,
+        packed: bool = False,
     ) -> Answer:
         """Send a request and return its answer, whatever the status.
+
+        Args:
+            method: of HTTP.
+            path: beneath the base address.
+            body: what to send, if anything.
+            headers: about it.
+            credential: what opens the server.
+            packed: send it packed with gzip if it is large. MLflow unpacks OTLP, and nothing else.
 
         Raises:
             Unreachable: there was none.
         """
         told = {"User-Agent": f"dspy-trace/{__version__}", **authorization(credential), **(headers or {})}
-        if body is not None and len(body) >= _WORTH_GZIP:
+        if packed and body is not None and len(body) >= _WORTH_GZIP:
             # The first level: what matters is the program's processor time.
             body, told = gzip.compress(body, 1), {**told, "Content-Encoding": "gzip"}
         fresh = self._connection is None
@@ -101,7 +113,7 @@ class Wire:
         connection.request(method, self._path(path), body, dict(headers))
         response = connection.getresponse()
         content, deadline = bytearray(), monotonic() + TIMEOUT
-        while len(content) < _ANSWER and (piece := response.read1(_ANSWER)):
+        while len(content) < self._most and (piece := response.read1(_ANSWER)):
             content += piece
             if monotonic() > deadline:
                 raise TimeoutError("the answer took too long")

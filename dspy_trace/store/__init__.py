@@ -100,6 +100,12 @@ def find(store: Store, identifier: str | None) -> Trace:
     return store.trace(_only(store.beginning(trace_id, LISTED + 1), trace_id))
 
 
+def absent(target: Target, experiments: Sequence[str]) -> Unreadable:
+    """Return what to say of an experiment that is not there."""
+    there = ", ".join(sorted(experiments)[:LISTED]) + (", ..." if len(experiments) > LISTED else "")
+    return Unreadable(f"there is no experiment {target.experiment} in {target.uri}; there is: {there or 'none'}")
+
+
 def _only(found: Sequence[Summary], beginning: str) -> str:
     if not found:
         raise Unknown(f"no trace has an id that begins with {beginning}")

@@ -19,8 +19,7 @@ from dspy_trace.export.sinks import RESTORE
 from dspy_trace.export.target import Credential, Target
 from dspy_trace.guard import ask, attempt
 from dspy_trace.settings import READER_SETS
-from dspy_trace.store import PAGE, Unknown, Unreadable, reading
-from dspy_trace.store.http import missing
+from dspy_trace.store import PAGE, Unknown, Unreadable, absent, reading
 from dspy_trace.store.traces import Summary, Trace
 
 T = TypeVar("T")
@@ -95,7 +94,7 @@ class DatabaseStore:
         else:
             found, _ = attempt(client.get_experiment, target.experiment_id or "0")
         if found is None:
-            raise missing(target, [one.name for one in self._experiments()])
+            raise absent(target, [one.name for one in self._experiments()])
         if found.lifecycle_stage == "deleted":
             raise Unreadable(f"the experiment {target.experiment} has been deleted. {RESTORE}")
         return str(found.experiment_id)

@@ -13,7 +13,7 @@ from dspy_trace.export.sinks import EXPERIMENTS, MISSING, RESTORE, TRACES, words
 from dspy_trace.export.target import Credential, Target
 from dspy_trace.export.wire import Wire
 from dspy_trace.guard import ask, attempt
-from dspy_trace.store import PAGE, Unknown, Unreadable, reading
+from dspy_trace.store import PAGE, Unknown, Unreadable, absent, reading
 from dspy_trace.store.traces import Summary, Trace
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ class HttpStore:
             found = self._ask("GET", path).get("experiment") or {}
         except Unwelcome as error:
             if MISSING in error.words:
-                raise missing(target, self.experiments()) from None
+                raise absent(target, self.experiments()) from None
             raise self._unreadable(error) from error
         except Undelivered as error:
             raise self._unreadable(error) from error
@@ -152,12 +152,3 @@ class HttpStore:
 
     def _unreadable(self, error: Undelivered) -> Unreadable:
         return Unreadable(f"{self._target.uri}: {error.words.rstrip('.')}. {error.remedy}")
-
-
-def missing(target: Target, experiments: Sequence[str]) -> Unreadable:
-    """Return what to say of an experiment that is not there."""
-    there = ", ".join(sorted(experiments)[:10]) or "none"
-    return Unreadable(
-        f"there is no experiment {target.experiment} in {target.uri}, but: {there}. "
-        "Say another with --experiment, MLFLOW_EXPERIMENT_NAME or MLFLOW_EXPERIMENT_ID."
-    )

@@ -119,6 +119,15 @@ PAGE_CONTENT: Final = "page_content"
 TRACE_SCHEMA_VERSION: Final = "mlflow.trace_schema.version"
 """Trace metadata: version of the form. Example: ``3``."""
 
+TRACE_USAGE: Final = "mlflow.trace.tokenUsage"
+"""Trace metadata: sum of the usage, as JSON. Example: ``{"input_tokens":9,"output_tokens":3,"total_tokens":12}``."""
+
+TRACE_COST: Final = "mlflow.trace.cost"
+"""Trace metadata: sum of the cost, as JSON. Example: ``{"total_cost":0.00021}``."""
+
+STORED_NAME: Final = "mlflow.traceName"
+"""Trace tag: its name. Example: ``HelpDesk``."""
+
 SOURCE_RUN: Final = "mlflow.sourceRun"
 """Trace metadata: run that was active; column *Run name*. Example: ``0f9e8d7c6b5a4938271605f4e3d2c1b0``."""
 

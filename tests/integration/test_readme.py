@@ -51,11 +51,30 @@ def openai(lm: ScriptedLM) -> dict[str, str]:
     return {"OPENAI_API_BASE": lm.url, "OPENAI_API_KEY": API_KEY, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy"}
 
 
+def spool(folder: Path) -> dict[str, str]:
+    """Return the environment in which what waits for delivery is the test's own, and the writer ends soon."""
+    return {"DSPY_TRACE_SPOOL_DIR": str(folder / "spool"), "DSPY_TRACE_EXIT_WAIT": "0", "DSPY_TRACE_WORKER_IDLE": "1"}
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
 def test_programs_run(program: str, tmp_path: Path, scripted_lm: ScriptedLM) -> None:
     """Each program runs unchanged, with a scripted LM where it says OpenAI's."""
     (tmp_path / "program.py").write_text(program)
-    run([sys.executable, "program.py"], tmp_path, **openai(scripted_lm))
+    run([sys.executable, "program.py"], tmp_path, **openai(scripted_lm), **spool(tmp_path))
+
+
+def test_one_line_into_mlflow(tmp_path: Path, scripted_lm: ScriptedLM) -> None:
+    """The trace of the one-line program is in a new ``mlflow.db``, and the command shows it."""
+    program = next(program for program in PROGRAMS if "autolog()" in program)
+    (tmp_path / "program.py").write_text(program)
+    run([sys.executable, "program.py"], tmp_path, **openai(scripted_lm), **spool(tmp_path))
+    run(["dspy-trace", "flush", "--timeout", "90"], tmp_path, **spool(tmp_path))
+    assert "dspy-trace show" in COMMANDS
+    printed = run(["dspy-trace", "show"], tmp_path, **spool(tmp_path), COLUMNS="120")
+    assert shape(printed[printed.index("invoke_workflow") :])[:2] == [
+        "invoke_workflow Predict",
+        "└── chat gpt-4o-mini",
+    ]
 
 
 def test_zero_code(tmp_path: Path, scripted_lm: ScriptedLM) -> None:

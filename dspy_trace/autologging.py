@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Collection
 from threading import RLock
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
 from opentelemetry.trace import ProxyTracerProvider, TracerProvider
 
 from dspy_trace.export.outlet import existing, outlet
 from dspy_trace.instrumentor import DSPyInstrumentor, check
-from dspy_trace.settings import OTLP_ENDPOINTS
+from dspy_trace.observer import SCOPE
+from dspy_trace.offered import OfferedProvider, make
 
 logger = logging.getLogger("dspy_trace")
 
 _lock = RLock()
-_offered: list[SDKTracerProvider] = []
+_offered: list[OfferedProvider] = []
 """Our own provider, once it has been needed."""
 
 
@@ -83,27 +82,33 @@ def autolog(
     }
     check(**asked)
     with _lock:
-        instrumentor = DSPyInstrumentor()
         if disable or not log_traces:
-            if instrumentor.is_instrumented_by_opentelemetry:
-                instrumentor.uninstrument()
-            _withdraw()
-            for one in existing():
-                one.processor.live = False
+            _stop()
             return
-        for name, wanted in (("log_compiles", log_compiles), ("log_evals", log_evals), ("log_models", log_models)):
-            if wanted and not silent:
-                logger.warning(
-                    "dspy-trace: %s=True has no effect in this version: traces are logged, runs not yet", name
-                )
+        if not silent:
+            _say_what_is_missing(log_compiles=log_compiles, log_evals=log_evals, log_models=log_models)
         out = outlet()
         out.uri, out.experiment, out.processor.live = tracking_uri, experiment, True
         if tracer_provider is None:
             asked["tracer_provider"] = _offer()
-        if instrumentor.is_instrumented_by_opentelemetry:
-            instrumentor.change(_outlet=out, **asked)
-        else:
-            instrumentor.instrument(_outlet=out, **asked)
+        instrumentor = DSPyInstrumentor()
+        begin = instrumentor.change if instrumentor.is_instrumented_by_opentelemetry else instrumentor.instrument
+        begin(_outlet=out, **asked)
+
+
+def _stop() -> None:
+    instrumentor = DSPyInstrumentor()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.uninstrument()
+    _withdraw()
+    for out in existing():
+        out.processor.live = False
+
+
+def _say_what_is_missing(**asked: bool) -> None:
+    for name, wanted in asked.items():
+        if wanted:
+            logger.warning("dspy-trace: %s=True has no effect in this version: it logs traces, not yet runs", name)
 
 
 def _check(**texts: str | None) -> None:
@@ -121,7 +126,10 @@ def _offer() -> TracerProvider | None:
     if not isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
         return None
     if not _offered:
-        _offered.append(_our_provider())
+        made = make(SCOPE)
+        if made is None:
+            return None
+        _offered.append(made)
     # ``set_tracer_provider`` works once in a process, and that once is the application's. The name behind it is
     # private: where it is gone, our provider stays private too.
     if not hasattr(trace, "_TRACER_PROVIDER"):
@@ -134,14 +142,3 @@ def _withdraw() -> None:
     """Take our provider back, if it is still the default."""
     if _offered and getattr(trace, "_TRACER_PROVIDER", None) is _offered[0]:
         trace._TRACER_PROVIDER = None  # pyright: ignore[reportPrivateUsage]  # see _offer
-
-
-def _our_provider() -> SDKTracerProvider:
-    provider = SDKTracerProvider(shutdown_on_exit=True)
-    if any(os.environ.get(name) for name in OTLP_ENDPOINTS):
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-        from dspy_trace.export.otlp import LazyOTLPExporter
-
-        provider.add_span_processor(BatchSpanProcessor(LazyOTLPExporter()))
-    return provider

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator
-from typing import Any
-
 import click
-from rich.console import Console
+
+from dspy_trace.commands.demo import demo
+from dspy_trace.commands.flush import flush
+from dspy_trace.commands.traces import ls, show
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,52 +15,8 @@ def main() -> None:
     """Tracing for DSPy programs."""
 
 
-@main.command()
-@click.option("--model", help="A DSPy model string, such as openai/gpt-4o-mini, instead of the LM on this machine.")
-def demo(model: str | None) -> None:
-    """Run a small real program under tracing and print its trace."""
-    console = Console(highlight=False)
-    try:
-        from dspy_trace.demo import program
-    except ModuleNotFoundError as missing:
-        if missing.name != "dspy":
-            raise
-        raise click.ClickException("The demo needs DSPy: pip install 'dspy-trace[instruments]'") from None
-    from dspy_trace.terminal import draw
-    from dspy_trace.testing import record
-
-    with _lm(console, model) as lm, record() as trace:
-        desk = program.build(lm)
-        console.print(f"[bold]Q[/] {program.QUESTION}")
-        with console.status("The program is running ..."):
-            answer = program.ask(desk)
-        console.print(f"[bold]A[/] {answer.answer}  [dim](topic: {answer.topic})[/]\n")
-        for tree in draw(trace.spans):
-            console.print(tree)
-
-
-@contextlib.contextmanager
-def _lm(console: Console, model: str | None) -> Generator[Any]:
-    """Give the LM of the demo: the one asked for, else the one on this machine, else DSPy's scripted one."""
-    import dspy
-
-    from dspy_trace.demo import lm_server, program
-
-    if model is not None:
-        yield dspy.LM(model, cache=False)
-    elif lm_server.available():
-        with contextlib.ExitStack() as stack:
-            with console.status(f"Starting {lm_server.MODEL} on this machine ..."):
-                server = stack.enter_context(lm_server.serve())
-            console.print(f"[dim]LM: {server.model} (135 million parameters, real), served on this machine[/]")
-            yield program.lm_for(server)
-    else:
-        console.print(
-            "[yellow]LM: DSPy's scripted one, whose answers are made up.[/] Use --model for a real one, "
-            "or run this in a checkout."
-        )
-        yield program.scripted_lm()
-
+for command in (demo, flush, ls, show):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

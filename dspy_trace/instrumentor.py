@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
-from opentelemetry.trace import TracerProvider
+from opentelemetry.trace import TracerProvider, get_tracer_provider
 from packaging.version import InvalidVersion, Version
 
 from dspy_trace.guard import ask, shielded
@@ -169,6 +169,8 @@ def _observe(request: _Request) -> None:
     outlet = request.outlet or _zero_code_outlet()
     if outlet is not None:
         observer.beside, observer.joined = outlet.beside(request.settings), outlet.join
+        # Now, if it is there, so that the first trace is whole: the application's spans above ours begin before them.
+        shielded("joining a provider", outlet.join, request.provider or get_tracer_provider())
     activate(observer)
 
 

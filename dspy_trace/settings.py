@@ -29,6 +29,10 @@ FOREIGN = "DSPY_TRACE_FOREIGN"
 OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """Where an OTLP collector listens (OpenTelemetry SDK). Example: ``http://localhost:4318``."""
 
+TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
+"""Comma-separated exporters of spans; where it is set and lacks ``otlp``, nothing goes over OTLP (OpenTelemetry SDK).
+Example: ``mlflow,otlp``."""
+
 OTLP_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 """How to speak to it (OpenTelemetry SDK). Example: ``http/protobuf``."""
 
@@ -105,6 +109,9 @@ WORKER_LACKS = (
     r"(OTEL_|COVERAGE_|COV_CORE_|PYTEST_).*|PYTHONWARNINGS|PYTHONINSPECT|PYTHONSTARTUP|PYTHONBREAKPOINT|MLFLOW_RUN_ID"
 )
 """What of the program's environment is not for the worker process: what would trace, measure or steer it."""
+
+COLUMNS = "COLUMNS"
+"""Columns that text is laid out for, also where it does not go to a terminal (shells). Example: ``120``."""
 
 PYTHON_PATH = "PYTHONPATH"
 """Folders where Python looks for modules first (Python). Example: ``/home/me/project``."""

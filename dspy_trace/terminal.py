@@ -1,73 +1,182 @@
-"""A trace as a tree in the terminal: time, tokens, cost, what the cache answered, and what went wrong."""
+"""A trace as a tree in the terminal: time, tokens, cost, what the cache answered, and what went wrong.
+
+Everything that is shown comes from somewhere else, so that it is cleaned of what would steer the terminal.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import StatusCode
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
-from rich.tree import Tree
 
+from dspy_trace.forest import Row, rows
+from dspy_trace.store.traces import Event, Span
 from dspy_trace.vocab import keys
+from dspy_trace.vocab import mlflow_keys as mlflow
+
+NARROW = 60
+"""Columns below which guides are half as wide."""
+
+LEAST = 24
+"""Columns that a label gets at least, if there are so many; what is too deep for that is not indented further."""
+
+LONGEST = 200
+"""Characters of a text of somebody else's, such as a message, that are shown."""
+
+GAP = "  "
 
 
-def draw(spans: Iterable[ReadableSpan]) -> list[Tree]:
-    """Return a tree for each root among `spans`, first to last."""
-    ordered = sorted(spans, key=lambda span: span.start_time or 0)
-    known = {span.context.span_id for span in ordered if span.context}
-    children: defaultdict[int | None, list[ReadableSpan]] = defaultdict(list)
-    for span in ordered:
-        children[span.parent.span_id if span.parent and span.parent.span_id in known else None].append(span)
-
-    def grow(tree: Tree, span: ReadableSpan) -> Tree:
-        within: list[Event | ReadableSpan] = [event for event in span.events if event.name != keys.EVENT_EXCEPTION]
-        within += children[span.context.span_id if span.context else None]
-        for item in sorted(within, key=_time):
-            if isinstance(item, Event):
-                tree.add(_event(item))
-            else:
-                grow(tree.add(_label(item)), item)
-        return tree
-
-    return [grow(Tree(_label(root)), root) for root in children[None]]
+def draw(spans: Iterable[Span]) -> Forest:
+    """Return a tree for each root among `spans`, first to last, to be printed by rich at any width."""
+    return Forest(list(rows(spans)))
 
 
-def _time(item: Event | ReadableSpan) -> int:
-    return item.timestamp if isinstance(item, Event) else item.start_time or 0
+class Forest:
+    """Trees, drawn at the width that they are printed at."""
+
+    def __init__(self, trees: Sequence[Row]) -> None:
+        self._rows = trees
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for row in self._rows:
+            first, rest = _guides(row, options.max_width, options.ascii_only)
+            parts = _event(row.item) if isinstance(row.item, Event) else _span(row.item, row)
+            for number, line in enumerate(_lines(parts, options.max_width - len(first), console)):
+                yield Text.assemble((rest if number else first, "dim"), line, no_wrap=True)
 
 
-def _label(span: ReadableSpan) -> Text:
-    told = span.attributes or {}
-    label = Text(span.name, style="bold" if span.parent is None else "")
-    seconds = ((span.end_time or 0) - (span.start_time or 0)) / 1e9
-    label.append(f"  {_duration(seconds)}", style="cyan")
-    tokens_in = told.get(keys.USAGE_INPUT_TOKENS, told.get(keys.SUM_INPUT_TOKENS))
-    tokens_out = told.get(keys.USAGE_OUTPUT_TOKENS, told.get(keys.SUM_OUTPUT_TOKENS))
-    if tokens_in is not None or tokens_out is not None:
-        label.append(f"  {tokens_in or 0} > {tokens_out or 0} tokens", style="green")
+def _guides(row: Row, width: int, ascii_only: bool) -> tuple[str, str]:
+    """Return what stands before the first line of a row, and before its other lines."""
+    through, branch, last, dash, more = "|+`-~" if ascii_only else "│├└─…"
+    step = 4 if width >= NARROW else 2
+    room = max(width - LEAST, 0) // step
+    levels = row.lasts[-room:] if room else ()
+    above = f"{more} " if len(levels) < row.depth else ""
+    if not levels:
+        return above, above
+    above += "".join((" " if ended else through).ljust(step) for ended in levels[:-1])
+    here = (last if levels[-1] else branch) + dash * (step - 2) + " "
+    return above + here, above + (" " if levels[-1] else through).ljust(step)
+
+
+def _lines(parts: Sequence[Text], width: int, console: Console) -> Iterator[Text]:
+    """Yield the lines that hold `parts`, each part in one line where it fits into one."""
+    width = max(width, 1)
+    line = Text()
+    for part in parts:
+        if line and line.cell_len + len(GAP) + part.cell_len <= width:
+            line = line + Text(GAP) + part
+            continue
+        if line:
+            yield line
+        *whole, line = part.wrap(console, width) or [Text()]
+        yield from whole
+    yield line
+
+
+def _span(span: Span, row: Row) -> list[Text]:
+    told = span.attributes
+    parts = [Text(plain(span.name), style="" if row.depth else "bold")]
+    if span.end is None:
+        parts.append(Text("not ended", style="yellow"))
+    else:
+        parts.append(Text(duration((span.end - span.start) / 1e9), style="cyan"))
+    parts += figures(*_usage(told), _cost(told))
+    if told.get(keys.LM_CACHE_HIT) is True:
+        parts.append(Text("cache hit", style="magenta"))
+    if _is_number(retries := told.get(keys.LM_RETRIES)) and retries:
+        parts.append(Text(f"{retries} {'retry' if retries == 1 else 'retries'}", style="yellow"))
+    if span.failed:
+        parts.append(Text(plain(_error(span)), style="bold red"))
+        if row.failed_itself and (message := _message(span)):
+            parts.append(Text(message, style="red"))
+    if not row.depth:
+        parts += [Text(f"linked to {link.trace_id}", style="dim") for link in span.links]
+    return parts
+
+
+def _usage(told: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return tokens in and out: of the call, else of all calls beneath, else as MLflow's own tracing tells them."""
+    for one, other in (
+        (keys.USAGE_INPUT_TOKENS, keys.USAGE_OUTPUT_TOKENS),
+        (keys.SUM_INPUT_TOKENS, keys.SUM_OUTPUT_TOKENS),
+    ):
+        if one in told or other in told:
+            return told.get(one), told.get(other)
+    stored = told.get(mlflow.CHAT_USAGE)
+    usage = stored if isinstance(stored, dict) else {}
+    return usage.get(mlflow.INPUT_TOKENS), usage.get(mlflow.OUTPUT_TOKENS)
+
+
+def _cost(told: Mapping[str, Any]) -> Any:
     cost = told.get(keys.LM_COST, told.get(keys.SUM_COST))
-    if cost:
-        label.append(f"  ${cost:.6f}", style="green")
-    if told.get(keys.LM_CACHE_HIT):
-        label.append("  cache hit", style="magenta")
-    if retries := told.get(keys.LM_RETRIES):
-        label.append(f"  {retries} retries", style="yellow")
-    if span.status.status_code is StatusCode.ERROR:
-        label.append(f"  {told.get(keys.ERROR_TYPE)}", style="bold red")
-    return label
+    stored = told.get(mlflow.LLM_COST)
+    return stored.get(mlflow.TOTAL_COST) if cost is None and isinstance(stored, dict) else cost
 
 
-def _event(event: Event) -> Text:
-    told = event.attributes or {}
-    text = Text(event.name, style="yellow")
+def _error(span: Span) -> str:
+    """Return what kind of error ended a span."""
+    kind = span.attributes.get(keys.ERROR_TYPE)
+    if kind is None:
+        thrown = (event.attributes.get(keys.EXCEPTION_TYPE) for event in span.events)
+        kind = next((str(one).rpartition(".")[2] for one in thrown if one), "ERROR")
+    return str(kind)
+
+
+def _message(span: Span) -> str:
+    thrown = (event.attributes.get(keys.EXCEPTION_MESSAGE) for event in span.events)
+    message = next((str(one) for one in thrown if one), span.message)
+    return short(message.removeprefix(f"{_error(span)}:"))
+
+
+def _event(event: Event) -> list[Text]:
+    told = event.attributes
     if event.name == keys.EVENT_FALLBACK:
         details = f"{told.get(keys.FALLBACK_FROM, '?')} > {told.get(keys.FALLBACK_TO)}"
     else:
-        details = "  ".join(str(value) for value in told.values())
-    return text.append(f"  {details}", style="dim")
+        details = GAP.join(str(value) for value in told.values())
+    parts = [Text(plain(event.name), style="yellow")]
+    return [*parts, Text(short(details), style="dim")] if details else parts
 
 
-def _duration(seconds: float) -> str:
+def figures(tokens_in: Any, tokens_out: Any, cost: Any) -> list[Text]:
+    """Return tokens and cost as they are shown, as far as there are any."""
+    told = ((tokens(tokens_in, tokens_out), " tokens"), (money(cost), ""))
+    return [Text(text + unit, style="green") for text, unit in told if text]
+
+
+def tokens(tokens_in: Any, tokens_out: Any) -> str:
+    """Return tokens of prompt and completion, nothing if there are none."""
+    counts = [int(count) if _is_number(count) else 0 for count in (tokens_in, tokens_out)]
+    return f"{counts[0]} > {counts[1]}" if any(counts) else ""
+
+
+def money(cost: Any) -> str:
+    """Return a cost in USD, nothing if there is none."""
+    if not _is_number(cost) or cost <= 0:
+        return ""
+    return f"${cost:.6f}" if cost >= 1e-6 else "<$0.000001"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
+
+
+def short(text: str) -> str:
+    """Return the beginning of a text as one line that leaves the terminal alone."""
+    # Cut first: it may be a megabyte.
+    told = plain(text[: 4 * LONGEST])
+    return told if len(told) <= LONGEST else told[: LONGEST - 1] + "…"
+
+
+def plain(text: str) -> str:
+    """Return a text as one line of what can be seen."""
+    return "".join(char for char in " ".join(text.split()) if char.isprintable())

@@ -40,7 +40,7 @@ def _conversation(told: Any, kind: str | None) -> list[Shown] | None:
         return [_shown(one) for one in messages]
     choices = told.get("choices") if isinstance(told, dict) else None
     if isinstance(choices, list) and choices:
-        answers = [choice.get("message") for choice in choices]
+        answers = [choice.get("message") if isinstance(choice, dict) else None for choice in choices]
         if all(_is_message(one) and not isinstance(one["content"], list) for one in answers):
             return [_shown(one) for one in answers]
     return None
@@ -66,11 +66,15 @@ def _is_message(message: Any) -> bool:
 
 
 def _is_call(call: Any) -> bool:
-    function = call.get("function", {})
-    return all(isinstance(text, str) for text in (call.get("id"), function.get("arguments"), function.get("name")))
+    function = call.get("function", {}) if isinstance(call, dict) else {}
+    return isinstance(call, dict) and all(
+        isinstance(text, str) for text in (call.get("id"), function.get("arguments"), function.get("name"))
+    )
 
 
 def _is_part(part: Any) -> bool:
+    if not isinstance(part, dict):
+        return False
     if part.get("type") == "text":
         return isinstance(part.get("text"), str)
     return part.get("type") == "image_url" and isinstance(part["image_url"].get("url"), str)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import dspy
 import pytest
 from opentelemetry import trace
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import attach, detach
 from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, TracerProvider
 from opentelemetry.trace import (
     NonRecordingSpan,
-    NoOpTracer,
     ProxyTracerProvider,
     SpanContext,
     TraceFlags,
@@ -107,6 +106,20 @@ def test_a_provider_that_comes_is_followed(kept: Kept, when: str) -> None:
     call()
     assert names(exporters[0]) == PAIR
     assert kept.tree() == (TREE if when != "between two calls" else TREE + TREE.lstrip("\n"))
+
+
+def test_a_trace_of_the_applications_that_is_going_on(kept: Kept) -> None:
+    """Where the application's provider is found beneath a span of its own, that span is part of the trace already."""
+    exporters: list[Any] = []
+    dspy_trace.autolog()
+    set_one(exporters)
+    app = trace.get_tracer("app")
+    for name in ("first", "second"):
+        with app.start_as_current_span(name):
+            call()
+    assert names(exporters[0]) == ["first", *PAIR, "second", *PAIR]
+    beneath = "".join(f"  {line}\n" for line in TREE.replace("> ", "").strip().split("\n"))
+    assert kept.tree() == f"\n> first\n{beneath}> second\n{beneath}"
 
 
 def test_a_trace_is_not_torn_by_a_new_provider(kept: Kept) -> None:
@@ -272,13 +285,15 @@ class Vendor(trace.TracerProvider):
         return VendorTracer(self.started)
 
 
-class VendorTracer(NoOpTracer):
+class VendorTracer(trace.Tracer):
     def __init__(self, started: list[str]) -> None:
         self._started = started
 
-    def start_span(self, name: str, context: Context | None = None, *args: Any, **kwargs: Any) -> trace.Span:
+    def start_span(self, name: str, *args: Any, **kwargs: Any) -> trace.Span:
         self._started.append(name)
-        return super().start_span(name, context, *args, **kwargs)
+        return trace.INVALID_SPAN
+
+    start_as_current_span: Any = None
 
 
 def test_a_provider_that_is_not_the_sdks(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
@@ -314,7 +329,3 @@ def test_two_first_calls_at_once(kept: Kept) -> None:
     assert sorted(kept.tree().split("> ")) == sorted(["\n", *[TREE.split("> ")[1]] * 4])
     assert dspy_trace.stats().observed == 4 * len(PAIR)
 
-
-def told(rows: Sequence[dict[str, Any]], key: str) -> list[Any]:
-    """Return an attribute of each row that has it."""
-    return [row["attributes"][key] for row in rows if key in row["attributes"]]

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
-from opentelemetry.trace import TracerProvider
+from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, TracerProvider, get_current_span
 
 from dspy_trace import settings as names
 from dspy_trace.export.items import Batch
@@ -32,6 +33,9 @@ from dspy_trace.observer import Beside, capture_of
 from dspy_trace.settings import Settings
 from dspy_trace.vocab.mlflow import MLflow
 
+_NONE = (ProxyTracerProvider, NoOpTracerProvider)
+"""Providers that stand for there being none."""
+
 logger = logging.getLogger("dspy_trace")
 
 
@@ -44,6 +48,7 @@ class Outlet:
         self._credentials: dict[Target, Credential | None] = {}
         self._refused: set[str] = set()
         self._providers: list[TracerProvider] = []
+        self._joining = threading.Lock()
         environ = os.environ
         durability = environ.get(names.DURABILITY, "async").strip().lower()
         self.delivery = Delivery(durability=durability, credentials=self._credentials.get)
@@ -59,12 +64,40 @@ class Outlet:
         self.untold = 0
         """Spans that could not be translated."""
         atexit.register(self._at_exit)
+        self._child: int | None = None
+        """Process of multiprocessing's that has been told to deliver when it ends."""
+        processes: Any = sys.modules.get("multiprocessing.process")
+        if processes is not None and processes.parent_process() is not None:
+            self._at_exit_of_child()
+        self.forked()
 
     def join(self, provider: TracerProvider) -> None:
-        """Put the processor on an SDK provider, once. Any other provider is left alone."""
-        if isinstance(provider, SDKTracerProvider) and all(one is not provider for one in self._providers):
+        """Put the processor on an SDK provider, once. Any other provider is left alone, and that is said."""
+        with self._joining:
+            if any(one is provider for one in self._providers) or isinstance(provider, _NONE):
+                return
             self._providers.append(provider)
-            provider.add_span_processor(self.processor)
+            if isinstance(provider, SDKTracerProvider):
+                provider.add_span_processor(self.processor)
+                self._adopt_current(provider)
+                return
+        logger.warning(
+            "dspy-trace: the tracer provider of the application, %s, is not that of OpenTelemetry's SDK, and MLflow gets "
+            "nothing of what it records. To have it there, record with one that is: "
+            "dspy_trace.autolog(tracer_provider=opentelemetry.sdk.trace.TracerProvider()).",
+            type(provider).__qualname__,
+        )
+
+    def _adopt_current(self, provider: SDKTracerProvider) -> None:
+        """Follow the current span, if it is one of `provider`: it began before we were there, and ends with us there.
+
+        By private names; where they are gone, a trace that is going on begins for us with the call in it.
+        """
+        span = get_current_span()
+        recorded_by = getattr(span, "_span_processor", None)
+        if isinstance(span, Span) and span.is_recording() and recorded_by is not None:
+            if recorded_by is getattr(provider, "_active_span_processor", None):
+                self.processor.on_start(span)
 
     def beside(self, settings: Settings) -> Beside:
         """Return what is told of our spans beside them."""
@@ -131,6 +164,20 @@ class Outlet:
         self.processor.end()
         return self.delivery.shutdown(timeout, worker)
 
+    def _at_exit_of_child(self) -> None:
+        """Have a child process of multiprocessing's deliver: such a one ends without what is registered for the exit."""
+        from multiprocessing.util import Finalize
+
+        if self._child != os.getpid():
+            self._child = os.getpid()
+            Finalize(None, self._at_exit, exitpriority=-1_000)
+
+    def forked(self) -> None:
+        """Have a child of multiprocessing's see to its end itself: it forgets all finalizers when it begins."""
+        util: Any = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util.register_after_fork(self, Outlet._at_exit_of_child)
+
     def _at_exit(self) -> None:
         shielded("writing spans", self.processor.write_out)
         shielded("delivering at exit", self.delivery.at_exit)
@@ -186,3 +233,12 @@ def outlet() -> Outlet:
 def existing() -> Sequence[Outlet]:
     """Return the way out of this process if it has been made, else nothing."""
     return tuple(_outlet)
+
+
+def _in_child() -> None:
+    for out in _outlet:
+        out.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -64,7 +64,7 @@ class Worker:
         self._uri = environ.pop(names.WORKER_CREDENTIAL, None)
         self._idle = ask(float, environ.get(names.WORKER_IDLE), default=IDLE)
         self._lock = ProcessLock(lock_file(folder, slot))
-        self._owner = f"worker-{os.getpid()}"
+        self._holder = f"worker-{slot}"  # so that one takes up at once what the one before it held
         self._drains: dict[str, Drain] = {}
         self._runners: list[Runner] = []
         self._told: dict[str, str] = {}
@@ -130,7 +130,7 @@ class Worker:
     def _serve(self, target: Target, folder: str) -> None:
         """Give a database a thread of its own, so that none holds up another."""
         sink = DatabaseSink(self._uri or target.uri, folder, self._replaced)
-        drain = Drain(target.uri, sink, lambda: [self.spool], self._owner, tell=self._tell)
+        drain = Drain(target.uri, sink, lambda: [self.spool], self._holder, tell=self._tell)
         self._drains[target.uri] = drain
         runner = Runner()
         runner.work.append(drain)

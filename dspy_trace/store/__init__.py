@@ -93,7 +93,9 @@ def find(store: Store, identifier: str | None) -> Trace:
         return store.trace(newest[0].trace_id)
     found = _IDENTIFIER.fullmatch(identifier.strip().lower())
     if found is None:
-        raise Unreadable(f"{identifier!r} is no id of a trace: those are hexadecimal digits, with or without tr- before")
+        raise Unreadable(
+            f"{identifier!r} is no id of a trace: those are hexadecimal digits, with or without tr- before"
+        )
     trace_id = f"tr-{found[2]}"
     if len(found[2]) == 32:
         return store.trace(trace_id)

@@ -75,7 +75,7 @@ class DatabaseStore:
 
     def _unknown(self, trace_id: str, error: Exception | None) -> Exception:
         """Return what it means that MLflow gives no trace."""
-        status = ask(lambda: error.get_http_status_code())  # type: ignore[union-attr]
+        status = ask(getattr(error, "get_http_status_code", int))
         if error is None or status == 404:
             return Unknown(f"there is no trace {trace_id} in {self._target.uri}")
         return error
@@ -156,7 +156,7 @@ def _revision(file: Path) -> str:
         Unreadable: there is no such file, or it is not MLflow's.
     """
     if not file.is_file():
-        raise Unreadable(f"there is no database {file}")
+        raise Unreadable(f"there is no database {file}. Look elsewhere with --tracking-uri or MLFLOW_TRACKING_URI")
     try:
         with closing(sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=10.0)) as database:
             found = database.execute("SELECT version_num FROM alembic_version").fetchone()
@@ -195,8 +195,8 @@ def _check_revision(revision: str | None) -> None:
     if latest is None or revision == latest:
         return
     raise Unreadable(
-        f"the database has the schema {revision}, and MLflow {VERSION} that of {latest}. Use the MLflow version that made "
-        "it, or, if that is the older one, bring it up to date: mlflow db upgrade <tracking URI>"
+        f"the database has the schema {revision}, and MLflow {VERSION} has {latest}. Use the MLflow version that made "
+        "it, or, if that is the older one, bring the database up to date: mlflow db upgrade <tracking URI>"
     )
 
 

@@ -22,7 +22,7 @@ LARGEST = 2**30
 """Most bytes of an answer: a trace with long prompts has many."""
 
 ARTIFACT = "/ajax-api/3.0/mlflow/get-trace-artifact"
-"""What MLflow's page reads spans from: also those of older servers, and those that MLflow keeps outside its database."""
+"""What MLflow's page reads spans from: those of older servers, too, and those that are kept outside the database."""
 
 
 class HttpStore:
@@ -75,9 +75,7 @@ class HttpStore:
         return {"trace_info": info, "spans": spans}
 
     def _search(self, experiments: Sequence[str], most: int, where: str | None = None) -> list[Summary]:
-        locations = [
-            {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": one}} for one in experiments
-        ]
+        locations = [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": one}} for one in experiments]
         asked: dict[str, Any] = {"locations": locations, "order_by": ["timestamp_ms DESC"]}
         if where is not None:
             asked["filter"] = where
@@ -148,7 +146,9 @@ class HttpStore:
         return found  # type: ignore[no-any-return]
 
     def _strange(self) -> Unreadable:
-        return Unreadable(f"what answers at {self._target.uri} is no MLflow server, or a version that is not known here")
+        return Unreadable(
+            f"what answers at {self._target.uri} is no MLflow server, or a version that is not known here"
+        )
 
     def _unreadable(self, error: Undelivered) -> Unreadable:
         return Unreadable(f"{self._target.uri}: {error.words.rstrip('.')}. {error.remedy}")

@@ -21,7 +21,7 @@ Told = Mapping[str, Any]
 
 
 def summary(told: Told) -> Summary:
-    """Read ``TraceInfo.to_dict()``, or the same as the REST interface answers it. Raises whatever a wrong one calls for."""
+    """Read ``TraceInfo.to_dict()``, or the same as REST answers it. Raises whatever a wrong one calls for."""
     tags, metadata = told.get("tags") or {}, told.get("trace_metadata") or {}
     usage = _mapping(metadata.get(mlflow.TRACE_USAGE))
     cost = _mapping(metadata.get(mlflow.TRACE_COST)).get(mlflow.TOTAL_COST)

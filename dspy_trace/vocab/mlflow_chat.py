@@ -5,6 +5,7 @@ The tab appears only where every message parses, so that whatever it has no room
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -32,7 +33,9 @@ _ROLES: Final = {
 _PLAIN: Final = ("user", "system", "assistant")
 _OF_TOOLS: Final = ("tool", "function")
 _OVERHEAD: Final = 40
-"""Characters of JSON around the text of a message."""
+"""Characters of JSON around the text of a message; of a choice, twice as many around the message."""
+_LONGEST_NAME: Final = 256
+_MOST_CALLS: Final = 128
 _LONGEST_ESCAPE: Final = 6
 """Characters that one character may take in JSON, as ``\\u001b`` does."""
 
@@ -71,15 +74,17 @@ def fitting(messages: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     """Cut the longest texts of `messages` until all messages fit: the newest is as wanted as the first."""
     if sum(_size(message, len) for message in messages) <= limit // _LONGEST_ESCAPE:
         return messages
-    room = limit * 15 // 16 - _OVERHEAD * len(messages)
     sizes = [_size(message, _encoded) for message in messages]
-    if sum(sizes) <= room:
-        return messages
-    most = _largest_share(sizes, max(room, 0))
-    return [
-        _shortened(message, most / size) if size > most else message
-        for message, size in zip(messages, sizes, strict=True)
-    ]
+    # Ids and names are not cut, so that the first share may be too large.
+    for part in (16, 12, 8, 4):
+        most = _largest_share(sizes, max(limit * part // 16 - _OVERHEAD * len(messages), 0))
+        shorter = [
+            _shortened(message, most / size) if size > most else message
+            for message, size in zip(messages, sizes, strict=True)
+        ]
+        if _encoded(shorter) + 2 * _OVERHEAD * (len(messages) + 1) <= limit:
+            return shorter
+    return [{"role": messages[-1]["role"], "content": f"[cut: {len(messages)} messages]"}]
 
 
 def _largest_share(sizes: Sequence[int], room: int) -> int:
@@ -94,12 +99,12 @@ def _largest_share(sizes: Sequence[int], room: int) -> int:
     return left
 
 
-def _encoded(text: str) -> int:
-    """Return how long a text is as JSON."""
+def _encoded(told: Any) -> int:
+    """Return how long a text, or messages, are as JSON."""
     try:
-        return len(orjson.dumps(text).decode())
-    except orjson.JSONEncodeError:
-        return len(text) * _LONGEST_ESCAPE
+        return len(orjson.dumps(told).decode())
+    except orjson.JSONEncodeError:  # a lone surrogate
+        return len(json.dumps(told, ensure_ascii=False))
 
 
 def _size(message: Mapping[str, Any], measure: Callable[[str], int]) -> int:
@@ -107,8 +112,9 @@ def _size(message: Mapping[str, Any], measure: Callable[[str], int]) -> int:
     size = measure(said) if isinstance(said, str) else sum(measure(part.get("text", "")) + 60 for part in said or ())
     if reasoning := message.get("reasoning"):
         size += measure(reasoning)
-    calls = message.get("tool_calls")
-    return size + sum(measure(call["function"]["arguments"]) + 100 for call in calls) if calls else size
+    for call in message.get("tool_calls") or ():
+        size += measure(call["id"]) + sum(map(measure, call["function"].values())) + 80
+    return size + len(message.get("tool_call_id", ""))
 
 
 def _shortened(message: dict[str, Any], ratio: float) -> dict[str, Any]:
@@ -143,7 +149,7 @@ def _message(message: Any) -> dict[str, Any]:
         return told
     _add_more(told, get)
     if isinstance(call_id := get("tool_call_id"), str):
-        told["tool_call_id"] = call_id
+        told["tool_call_id"] = call_id[:_LONGEST_NAME]
     return told
 
 
@@ -169,7 +175,7 @@ def _is_of_tools(message: dict[str, Any]) -> bool:
 def tool_calls(calls: Any) -> list[dict[str, Any]]:
     """Return tool calls in OpenAI's form."""
     told: list[dict[str, Any]] = []
-    for call in calls if isinstance(calls, Sequence) and not isinstance(calls, str) else ():
+    for call in islice(calls, _MOST_CALLS) if isinstance(calls, Sequence) and not isinstance(calls, str) else ():
         get = _getter(call)
         if get is None:
             continue
@@ -177,15 +183,19 @@ def tool_calls(calls: Any) -> list[dict[str, Any]]:
         name, arguments, call_id = function("name"), function("arguments"), get("id")
         told.append(
             {
-                "id": call_id if isinstance(call_id, str) else "",
+                "id": _name(call_id),
                 "type": "function",
                 "function": {
-                    "name": name if isinstance(name, str) else "",
+                    "name": _name(name),
                     "arguments": arguments if isinstance(arguments, str) else dumps(arguments),
                 },
             }
         )
     return told
+
+
+def _name(value: Any) -> str:
+    return value[:_LONGEST_NAME] if isinstance(value, str) else ""
 
 
 def texts(outputs: Any) -> list[str] | None:

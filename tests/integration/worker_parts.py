@@ -1,4 +1,4 @@
-"""What the tests of the real worker process share: finding and ending it, and reading MLflow's database by plain SQL."""
+"""What tests of the real worker process share: finding it, ending it, and reading MLflow's database by plain SQL."""
 
 from __future__ import annotations
 

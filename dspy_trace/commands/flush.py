@@ -1,0 +1,168 @@
+"""Delivering what programs have left: `dspy-trace flush`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import time
+from typing import TYPE_CHECKING
+
+import click
+
+from dspy_trace import settings as names
+from dspy_trace.commands.output import busy
+
+if TYPE_CHECKING:
+    from dspy_trace.export.items import Waiting
+    from dspy_trace.export.sender import Delivery
+    from dspy_trace.export.spool import Spool
+    from dspy_trace.export.target import Credential, Target
+
+HEALS = frozenset({"unreachable", "failing"})
+"""What may pass while one waits. Everything else somebody has to mend."""
+
+
+@click.command()
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest time to wait, in seconds.",
+)
+def flush(timeout: float) -> None:
+    """Deliver what any program has left, and say what could not be delivered and why.
+
+    Ends with 0 when nothing waits any more, else with 1.
+    """
+    from dspy_trace.export import records
+
+    if math.isnan(timeout):
+        raise click.BadParameter("it must be a number of seconds", param_hint="--timeout")
+    # The switch is against processes that programs start; this one is what is left then.
+    environ = {name: value for name, value in os.environ.items() if name != names.WORKER}
+    with _delivery(environ) as (delivery, file, credentials):
+        begun, before = time(), records.accounts(file)
+        waiting = records.waiting(file)
+        if waiting:
+            with busy(f"Delivering {_what(waiting)} ..."):
+                _deliver(delivery, file, timeout, lambda uri: _is_hopeless(file, uri, begun, credentials))
+        _report(file, before, credentials)
+        if records.anything(file):
+            sys.exit(1)
+
+
+@contextmanager
+def _delivery(environ: Mapping[str, str]) -> Iterator[tuple[Delivery, Spool, Credentials]]:
+    """Give the means to deliver from the spool of this user, and let go of them."""
+    from dspy_trace.export.places import open_spool, spool_file, state_folder
+    from dspy_trace.export.sender import Delivery
+
+    file = open_spool(environ=environ)  # warns where it has to use another
+    usual = spool_file(state_folder(environ))
+    if file.path is None or (file.path != usual and usual.exists()):
+        raise click.ClickException("what waits cannot be delivered, since the spool cannot be used")
+    credentials = Credentials(file, environ)
+    delivery = Delivery(credentials=credentials, environ=environ)
+    logger = logging.getLogger("dspy_trace")
+    before, logger.disabled = logger.disabled, True  # everything it would say is said in the report
+    try:
+        yield delivery, delivery.file(), credentials
+    finally:
+        started = delivery.launcher is not None and delivery.launcher.started
+        delivery.shutdown(0.0, worker=bool(started))
+        logger.disabled = before
+
+
+def _deliver(delivery: Delivery, file: Spool, timeout: float, is_hopeless: Callable[[str], bool]) -> None:
+    """Deliver until nothing waits, or nothing that waiting helps."""
+    from dspy_trace.export.exit import wait
+
+    delivery.deliver_all(0.0)
+    wait(delivery, timeout, lambda: not all(is_hopeless(target.uri) for target, _, _ in _left(file)))
+
+
+def _left(file: Spool) -> list[tuple[Target, bool, Waiting]]:
+    """Return the targets that something waits for: of each tracking URI one, whether it is locked, and what waits."""
+    from dspy_trace.export import records
+
+    found = {target.uri: (target, sealed) for _, target, sealed, _ in sorted(file.targets(), key=lambda one: one[2])}
+    counted = ((*one, records.waiting(file, uris=frozenset((uri,)))) for uri, one in found.items())
+    return [(target, sealed, waiting) for target, sealed, waiting in counted if waiting]
+
+
+def _is_hopeless(file: Spool, uri: str, begun: float, credentials: Credentials) -> bool:
+    from dspy_trace.export import records
+
+    if credentials.lacks(uri):
+        return True
+    return any(one.uri == uri and one.last >= begun and one.cause not in HEALS for one in records.problems(file))
+
+
+class Credentials:
+    """What opens targets, as far as the environment tells: no credential is ever stored.
+
+    One is only given to the target that ``MLFLOW_TRACKING_URI`` names. Where that is not set, as with
+    ``autolog(tracking_uri=...)``, it is for the only server that needs one, if there is only one.
+    """
+
+    def __init__(self, file: Spool, environ: Mapping[str, str]) -> None:
+        from dspy_trace.export.target import BadTarget, target
+
+        self._known: dict[str, Credential | None] = {}
+        self._locked = {one.uri for one, sealed, _ in _left(file) if sealed}
+        named = environ.get(names.TRACKING_URI, "").strip() or None
+        servers = [uri for uri in self._locked if uri.startswith("http")]
+        if named is None and len(servers) == 1:
+            named = servers[0]
+        try:
+            place, credential = target(named, None, environ)
+        except BadTarget:
+            return
+        self._known[place.uri] = credential
+
+    def __call__(self, target: Target) -> Credential | None:
+        """Return what opens a target."""
+        return self._known.get(target.uri)
+
+    def lacks(self, uri: str) -> bool:
+        """Return whether something is needed to open a tracking URI and is not known."""
+        return uri in self._locked and self._known.get(uri) is None
+
+
+def _report(file: Spool, before: Mapping[str, int], credentials: Credentials) -> None:
+    """Say what has been delivered, what has not, and why."""
+    from dspy_trace.export import records
+
+    now = records.accounts(file)
+    gained = {name: now.get(name, 0) - before.get(name, 0) for name in now}
+    left = _left(file)
+    if delivered := gained.get("delivered", 0):
+        click.echo(f"{_spans(delivered)} delivered.")
+    if dead := gained.get("dead", 0):
+        click.echo(f"{_spans(dead)} refused for good, and kept as dead letters.", err=True)
+    if not left and not delivered:
+        click.echo("Nothing waits.")
+    why = {one.uri: one.message for one in reversed(records.problems(file))}
+    for target, _, waiting in left:
+        if credentials.lacks(target.uri):
+            reason = "it takes a credential, which is never stored. Set MLFLOW_TRACKING_URI to it, with what opens it."
+        else:
+            reason = why.get(target.uri, "not done in this time. Say a longer --timeout.")
+        click.echo(f"{_what(waiting)} wait for {target.uri}: {reason}", err=True)
+
+
+def _what(waiting: Waiting) -> str:
+    parts = [_spans(waiting.spans)] if waiting.spans or not waiting.followups else []
+    if waiting.followups:
+        parts.append(f"{waiting.followups} notes on traces")
+    return " and ".join(parts)
+
+
+def _spans(number: int) -> str:
+    return "1 span" if number == 1 else f"{number} spans"

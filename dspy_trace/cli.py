@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Any
+
 import click
 
 from dspy_trace.commands.demo import demo
@@ -9,7 +12,20 @@ from dspy_trace.commands.flush import flush
 from dspy_trace.commands.traces import ls, show
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Commands that end with one line on stderr where the system does not let them do something."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            # Click knows what to do when nobody reads any more: nothing.
+            if error.errno == errno.EPIPE or not error.strerror:
+                raise
+            raise click.ClickException(f"{error.filename or 'output'}: {error.strerror}") from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dspy-trace")
 def main() -> None:
     """Tracing for DSPy programs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -145,3 +146,18 @@ def test_older_rows_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert "http://127.0.0.1:9" in line
     assert "refused" in line
     assert "dspy-trace flush" in line
+
+
+def test_a_spool_that_is_deleted_is_begun_anew(scripted_mlflow: ScriptedMlflow, tmp_path: Path) -> None:
+    """When the folder of the spool goes while the program runs, what waits in it is not lost, nor what comes."""
+    target = Target(scripted_mlflow.url)
+    scripted_mlflow.close()
+    with delivering(environment(tmp_path)) as delivery:
+        delivery.put([before := trace(target)])
+        shutil.rmtree(tmp_path / "spool")
+        delivery.put([after := trace(target)])
+        assert delivery.waiting().spans == 6
+        assert list((tmp_path / "spool").iterdir())
+        scripted_mlflow.restart()
+        assert delivery.flush(20)
+    assert set(scripted_mlflow.spans) == spans_of(before, after)

@@ -6,13 +6,14 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import dspy
 import pytest
 from dspy import lm15
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dspy_trace import facts
@@ -42,15 +43,15 @@ def copy() -> Iterator[Copy]:
         yield made
 
 
-def row_of(messages: Any, outputs: Any = ("said",), finish_reasons: tuple[str, ...] = (), **more: Any) -> Row:
+def row_of(messages: Any, *outputs: Any, limit: int = LIMIT, **more: Any) -> Row:
     """Return the row of an LM call, as far as the chat tab reads it."""
-    call = facts.LMCall("LM", "m", "openai", messages=messages, finish_reasons=finish_reasons, **more)
-    spelling = MLflow().spellings[facts.LMCall]
-    told = {**spelling.at_call(call, dumps)}
-    call.outputs = list(outputs) if isinstance(outputs, tuple) else outputs
-    told.update(spelling.at_end(call, dumps))
+    call = facts.LMCall("LM", "m", "openai", messages=messages, **more)
+    spelling, capture = MLflow(limit).spellings[facts.LMCall], partial(dumps, limit=limit)
+    told = {**spelling.at_call(call, capture)}
+    call.outputs = list(outputs) or ["said"]
+    told.update(spelling.at_end(call, capture))
     content = {"mlflow.spanInputs", "mlflow.spanOutputs", "mlflow.chat.tools"}
-    assert all(len(told[key]) <= LIMIT for key in content & told.keys())
+    assert all(len(told[key]) <= limit for key in content & told.keys())
     return {"attributes": {key: json.loads(value) if key in content else value for key, value in told.items()}}
 
 
@@ -166,7 +167,7 @@ def test_every_role_is_one_that_the_page_knows(given_role: Any, shown: str) -> N
 
 def test_a_plain_prompt_and_a_text_completion() -> None:
     """``lm("hi")``: what the user said."""
-    row = row_of("hi", ("one", "two"), text_completion=True)
+    row = row_of("hi", "one", "two", text_completion=True)
     assert row["attributes"]["mlflow.spanType"] == "LLM"
     assert chat(row) == [Shown("user", "hi"), Shown("assistant", "one\ntwo")]
 
@@ -211,25 +212,29 @@ def test_of_very_many_messages_the_first_and_the_last_are_shown() -> None:
     assert note.content == f"[cut: {5_000 - (len(told) - 2)} more messages]"
 
 
-TEXT = st.text(max_size=400) | st.sampled_from(["\x1b" * 30_000, "é" * 70_000, '"' * 40_000, "\ud800", "a\0b"])
+SHORT = st.text(max_size=40)
+TEXT = SHORT | st.sampled_from(["\x1b" * 9_000, "é" * 20_000, '"' * 12_000, "\ud800", "a\0b"])
 CALL = st.fixed_dictionaries(
     {
-        "id": TEXT | st.none(),
-        "function": st.fixed_dictionaries({"name": TEXT, "arguments": TEXT | st.dictionaries(TEXT, TEXT)}),
+        "id": SHORT | st.none(),
+        "function": st.fixed_dictionaries(
+            {"name": SHORT, "arguments": TEXT | st.dictionaries(SHORT, TEXT, max_size=2)}
+        ),
     }
 )
+CALLS = st.lists(CALL, max_size=2)
 CONTENT = TEXT | st.none() | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": TEXT}), max_size=3)
 MESSAGE = st.fixed_dictionaries(
     {"role": st.sampled_from(["system", "user", "assistant", "tool"]), "content": CONTENT},
-    optional={"tool_calls": st.lists(CALL, max_size=2), "reasoning_content": TEXT, "tool_call_id": TEXT},
+    optional={"tool_calls": CALLS, "reasoning_content": TEXT, "tool_call_id": SHORT},
 )
-OUTPUT = TEXT | st.fixed_dictionaries({"text": TEXT | st.none()}, optional={"tool_calls": st.lists(CALL, max_size=2)})
+OUTPUT = TEXT | st.fixed_dictionaries({"text": TEXT | st.none()}, optional={"tool_calls": CALLS})
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(st.lists(MESSAGE, min_size=1, max_size=8), st.lists(OUTPUT, min_size=1, max_size=3))
 def test_any_conversation_has_a_chat_tab(messages: list[Any], outputs: list[Any]) -> None:
     """Whatever the texts, the tab shows every message, in order, and the attributes stay within the limit."""
-    told = chat(row_of(messages, tuple(outputs)))
+    told = chat(row_of(messages, *outputs, limit=24_000))
     assert told is not None
     assert [shown.role for shown in told[: len(messages)]] == [message["role"] for message in messages]

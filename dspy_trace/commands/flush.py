@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from time import time
 from typing import TYPE_CHECKING
@@ -47,11 +47,10 @@ def flush(timeout: float) -> None:
     # The switch is against processes that programs start; this one is what is left then.
     environ = {name: value for name, value in os.environ.items() if name != names.WORKER}
     with _delivery(environ) as (delivery, file, credentials):
-        begun, before = time(), records.accounts(file)
-        waiting = records.waiting(file)
+        before, waiting = records.accounts(file), records.waiting(file)
         if waiting:
             with busy(f"Delivering {_what(waiting)} ..."):
-                _deliver(delivery, file, timeout, lambda uri: _is_hopeless(file, uri, begun, credentials))
+                _deliver(delivery, file, timeout, Hope(file, credentials, timeout))
         _report(file, before, credentials)
         if records.anything(file):
             sys.exit(1)
@@ -79,12 +78,12 @@ def _delivery(environ: Mapping[str, str]) -> Iterator[tuple[Delivery, Spool, Cre
         logger.disabled = before
 
 
-def _deliver(delivery: Delivery, file: Spool, timeout: float, is_hopeless: Callable[[str], bool]) -> None:
+def _deliver(delivery: Delivery, file: Spool, timeout: float, hope: Hope) -> None:
     """Deliver until nothing waits, or nothing that waiting helps."""
     from dspy_trace.export.exit import wait
 
     delivery.deliver_all(0.0)
-    wait(delivery, timeout, lambda: not all(is_hopeless(target.uri) for target, _, _ in _left(file)))
+    wait(delivery, timeout, lambda: bool([one for one, _, _ in _left(file) if hope.is_there(one.uri)]))
 
 
 def _left(file: Spool) -> list[tuple[Target, bool, Waiting]]:
@@ -96,12 +95,29 @@ def _left(file: Spool) -> list[tuple[Target, bool, Waiting]]:
     return [(target, sealed, waiting) for target, sealed, waiting in counted if waiting]
 
 
-def _is_hopeless(file: Spool, uri: str, begun: float, credentials: Credentials) -> bool:
-    from dspy_trace.export import records
+class Hope:
+    """Whether waiting helps; and a person who waits is told what for."""
 
-    if credentials.lacks(uri):
+    def __init__(self, file: Spool, credentials: Credentials, timeout: float) -> None:
+        self._file = file
+        self._credentials = credentials
+        self._timeout = timeout
+        self._begun = time()
+        self._said: set[str] = set()
+
+    def is_there(self, uri: str) -> bool:
+        """Return whether what goes to a tracking URI may be delivered without anybody's doing."""
+        from dspy_trace.export import records
+
+        if self._credentials.lacks(uri):
+            return False
+        found = [one for one in records.problems(self._file) if one.uri == uri and one.last >= self._begun]
+        if any(one.cause not in HEALS for one in found):
+            return False
+        if found and uri not in self._said:
+            self._said.add(uri)
+            click.echo(f"{uri}: {found[0].message} Trying again, for at most {self._timeout:g} s.", err=True)
         return True
-    return any(one.uri == uri and one.last >= begun and one.cause not in HEALS for one in records.problems(file))
 
 
 class Credentials:
@@ -154,13 +170,13 @@ def _report(file: Spool, before: Mapping[str, int], credentials: Credentials) ->
             reason = "it takes a credential, which is never stored. Set MLFLOW_TRACKING_URI to it, with what opens it."
         else:
             reason = why.get(target.uri, "not done in this time. Say a longer --timeout.")
-        click.echo(f"{_what(waiting)} wait for {target.uri}: {reason}", err=True)
+        click.echo(f"{_what(waiting)} waiting for {target.uri}: {reason}", err=True)
 
 
 def _what(waiting: Waiting) -> str:
     parts = [_spans(waiting.spans)] if waiting.spans or not waiting.followups else []
     if waiting.followups:
-        parts.append(f"{waiting.followups} notes on traces")
+        parts.append("1 note on a trace" if waiting.followups == 1 else f"{waiting.followups} notes on traces")
     return " and ".join(parts)
 
 

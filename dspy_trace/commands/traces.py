@@ -132,7 +132,8 @@ def _waiting(target: Target) -> str | None:
         return None
     if not waiting:
         return None
-    return f"{waiting.spans} spans wait to be delivered there: `dspy-trace flush` does it and says what is in the way"
+    spans = "1 span is" if waiting.spans == 1 else f"{waiting.spans} spans are"
+    return f"{spans} on the way there: `dspy-trace flush` delivers what waits and says what is in the way"
 
 
 def _say(text: str) -> None:

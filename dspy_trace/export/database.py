@@ -120,6 +120,7 @@ class DatabaseSink:
                 uri = f"{url.drivername}:///{self._file}"
         else:
             reach(uri)
+        _impatient()
         with _opening, _working_in(self._folder or (str(self._file.parent) if self._file else "")):
             self._client = TracingClient(uri)
         if self._file is not None:
@@ -150,6 +151,14 @@ def _there(folder: Path) -> None:
     """Return if a folder is there: one that has been deleted stays deleted, though MLflow would make it again."""
     if not folder.is_dir():
         raise Unwelcome(f"the folder {folder} is gone", "gone", "What waits for it is kept until it is there again.")
+
+
+def _impatient() -> None:
+    """Let MLflow try once to open a database, not for minutes: we try again ourselves, and say meanwhile why."""
+    from mlflow.store.db import utils
+
+    if hasattr(utils, "MAX_RETRY_COUNT"):
+        utils.MAX_RETRY_COUNT = 1
 
 
 def _created(store: Any, name: str) -> str:

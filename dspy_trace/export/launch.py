@@ -62,6 +62,7 @@ class Launcher:
         self._presence: dict[str, ProcessLock] = {}
         self._starting: list[subprocess.Popen[bytes]] = []
         self._since = time()
+        self._denied = 0.0
         self._not_before = 0.0
 
     def serve(self, target: Target) -> None:
@@ -201,6 +202,9 @@ class Launcher:
         for problem in found:
             if problem.cause != "unreachable" or problem.times >= 2:
                 self._tell(problem.uri, Undelivered(problem.message, problem.cause, ""))
+            if problem.cause == "unauthorized" and problem.last > self._denied:
+                # Its worker has ended, for others may know better. Ours would find the same again.
+                self._denied, self._not_before = problem.last, monotonic() + 2 * AGAIN
         if found:
             self.problem = Undelivered(found[0].message, found[0].cause, "")
         elif self._not_before <= monotonic():

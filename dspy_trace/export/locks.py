@@ -29,7 +29,12 @@ class ProcessLock:
         """Take it, waiting at most `timeout` seconds; return whether it was to be had."""
         if self._connection is not None:
             return True
-        connection = sqlite3.connect(str(self._path), timeout=timeout, isolation_level=None, check_same_thread=False)
+        try:
+            connection = sqlite3.connect(
+                str(self._path), timeout=timeout, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.OperationalError:  # its folder is gone
+            return False
         try:
             connection.execute("PRAGMA journal_mode = MEMORY")
             connection.execute("BEGIN" if shared else "BEGIN EXCLUSIVE")

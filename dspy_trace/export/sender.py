@@ -111,10 +111,14 @@ class Delivery:
     def file(self) -> Spool:
         """Return the spool of this user and environment, opened on first use."""
         with self._lock:
-            if self._file is None:
+            before = self._file
+            if before is None or before.has_vanished():
                 self._file = open_spool(environ=self._environ)
                 shielded("looking for older rows", self._say_older, self._file)
                 shielded("adding up", records.tidy, self._file)
+                if before is not None:
+                    shielded("moving the spool", self._move, before, self._file)
+            assert self._file is not None
             return self._file
 
     def memory(self) -> Spool:
@@ -132,13 +136,17 @@ class Delivery:
     def _rescued(self) -> Spool:
         """Return the spool file, with what had to wait in memory and can only be delivered from there."""
         file, memory = self.file(), self._memory
-        if memory is not None and records.anything(memory):
-            for number, target, sealed, _ in memory.targets():
-                if target.kind == "database":
-                    batches = memory.take(memory.heads(number, target, self.owner), self.owner)
-                    file.put(batches, self.owner, {target} if sealed else ())
-                    memory.forget(batches)
+        if memory is not None and file.path is not None and records.anything(memory):
+            self._move(memory, file, "database")
         return file
+
+    def _move(self, source: Spool, into: Spool, kind: str | None = None) -> None:
+        """Move what is ours from one spool into another."""
+        for number, target, sealed, _ in source.targets():
+            if kind is None or target.kind == kind:
+                batches = source.take(source.heads(number, target, self.owner), self.owner)
+                into.put(batches, self.owner, {target} if sealed else ())
+                source.forget(batches)
 
     def _say_older(self, spool: Spool) -> None:
         """Say what earlier programs have left, in one line."""
@@ -191,8 +199,9 @@ class Delivery:
             if (uri, error.cause) in self._told:
                 return
             self._told.add((uri, error.cause))
-        form = "%s refuses %s. %s" if error.cause == "dead" else "traces for %s are not delivered: %s. %s"
-        logger.warning(f"dspy-trace: {form}", uri, error.words.rstrip("."), error.remedy)
+        forms = {"dead": "%s refuses %s. %s", "spool": "the %s cannot be written: %s. %s"}
+        form = forms.get(error.cause, "traces for %s are not delivered: %s. %s")
+        logger.warning(f"dspy-trace: {form}".rstrip(), uri, error.words.rstrip("."), error.remedy)
 
     def waits(self, uris: frozenset[str] | None = None) -> bool:
         """Return whether anything of this process waits, for some tracking URIs or any."""

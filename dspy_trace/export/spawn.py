@@ -14,6 +14,7 @@ from pathlib import Path
 from dspy_trace import settings as names
 from dspy_trace.export.places import stem
 from dspy_trace.export.target import Credential
+from dspy_trace.guard import ask
 
 logger = logging.getLogger("dspy_trace")
 
@@ -103,7 +104,11 @@ def environment(credential: Credential | None, environ: Mapping[str, str] = os.e
     kept.pop(names.WORKER_CREDENTIAL, None)
     if credential is not None and credential.uri is not None:
         kept[names.WORKER_CREDENTIAL] = credential.uri
-    path = [part for part in kept.pop(names.PYTHON_PATH, "").split(os.pathsep) if _is_inherited(part)]
+    parts = kept.pop(names.PYTHON_PATH, "").split(os.pathsep)
+    path = [part for part in parts if _is_inherited(part)]
+    if any(map(_is_auto, parts)):
+        # The same command has put the program's folder there.
+        path = [part for part in path if part not in (ask(os.getcwd), sys.path[0])]
     home = Path(__file__).resolve().parents[2]
     if home.name not in ("site-packages", "dist-packages") and str(home) not in path:
         path.append(str(home))  # a checkout that is not installed is found by its place
@@ -114,4 +119,8 @@ def environment(credential: Credential | None, environ: Mapping[str, str] = os.e
 
 def _is_inherited(part: str) -> bool:
     # A relative folder, or none, is the working folder: the worker's is another.
-    return os.path.isabs(part) and not part.rstrip("/\\").endswith(_AUTO)
+    return os.path.isabs(part) and not _is_auto(part)
+
+
+def _is_auto(part: str) -> bool:
+    return part.rstrip("/\\").endswith(_AUTO)

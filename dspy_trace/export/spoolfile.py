@@ -72,6 +72,7 @@ class SpoolFile:
         self.path = path
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
         _files.add(self)
 
     def open(self) -> None:
@@ -85,6 +86,11 @@ class SpoolFile:
         with self._lock:
             if self._connection is None:
                 self._connection = self._connected()
+                self._inode = _inode(self.path)
+
+    def has_vanished(self) -> bool:
+        """Return whether what is open is no longer what has its name: nobody else would ever see what is put there."""
+        return self._connection is not None and self._inode != _inode(self.path)
 
     def _connected(self) -> sqlite3.Connection:
         if self.path is not None:
@@ -188,6 +194,16 @@ def _statements(text: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+def _inode(path: Path | None) -> tuple[int, int] | None:
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _make(path: Path) -> None:

@@ -79,6 +79,8 @@ class Worker:
         logger.info("started, for %s", self._slot if self._slot == SHARED else without_secrets(self._uri or ""))
         while not self.restart:
             sleep(LOOK)
+            if self.spool.has_vanished():
+                break
             try:
                 self._look()
                 if self._is_over():
@@ -150,6 +152,9 @@ class Worker:
         if any(not place.exists() for place in self._packages):
             self.restart = True
         now = monotonic()
+        # Whoever holds a credential that is accepted shall be able to start one with it.
+        if any(one.problem is not None and one.problem.cause == "unauthorized" for one in self._drains.values()):
+            return self._is_written_down()
         asked = self._state() == "asked"
         if self._has_hope() or not (asked or is_free(producers_file(self._folder, self._slot))):
             self._busy = now
@@ -157,6 +162,10 @@ class Worker:
             return False
         if asked and self._has_hope():
             return False
+        return self._is_written_down()
+
+    def _is_written_down(self) -> bool:
+        """Say in the spool that we end, unless something has come meanwhile; return whether that is so."""
         seen = self._version
         with self.spool.writing() as db:
             if db.execute("PRAGMA data_version").fetchone()[0] != seen:

@@ -164,7 +164,9 @@ def read_response(fact: LMCall, response: Any) -> None:
 
 
 def _reasons(choices: Sequence[Any]) -> list[str]:
-    return [reason for one in choices if (reason := text(get(one, "finish_reason")))]
+    # By their index: what can be iterated over once only is not ours to iterate over.
+    found = (choices[index] for index in range(len(choices)))
+    return [reason for one in found if (reason := text(get(one, "finish_reason")))]
 
 
 def usage(fact: LMCall | DecisionCall, told: Any) -> None:

@@ -6,6 +6,7 @@ LiteLLM's there, and not to be seen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from dspy_trace.facts import Fact, LMCall, ModuleCall
@@ -81,7 +82,10 @@ class ResponseNotes(Notes):
         read_response(fact, response)
         # DSPy 3 marks what came from its cache. LiteLLM's own cache, which DSPy 2.6 can be told to use, does so here.
         fact.cache_hit = fact.cache_hit or get(response, "cache_hit") is True or get(hidden, "cache_hit") is True
-        billing(fact, get(response, "usage"), get(hidden, "response_cost"))
+        used = get(response, "usage")
+        if type(used) in (list, tuple) or (issubclass(type(used), Mapping) and type(used) is not dict):
+            used = ask(dict, used)  # what DSPy makes of it as well
+        billing(fact, used, get(hidden, "response_cost"))
         if not fact.cache_hit and type(response).__module__.startswith("litellm."):
             fact.engine = "litellm"
         return None

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote
 from dspy_trace.export.database import INSTALL, meaning, reach
 from dspy_trace.export.outcomes import Undelivered
 from dspy_trace.export.sinks import RESTORE
-from dspy_trace.export.target import Credential, Target
+from dspy_trace.export.target import Credential, Target, without_secrets
 from dspy_trace.guard import ask, attempt
 from dspy_trace.settings import READER_SETS
 from dspy_trace.store import PAGE, Unknown, Unreadable, absent, reading
@@ -134,7 +134,7 @@ def _client(uri: str, file: Path | None, revision: str | None) -> Any:
         return MlflowClient(uri)
     from sqlalchemy.engine import make_url
 
-    _check_revision(_revision_of_server(uri) if file is None else revision)
+    _check_revision(_revision_of_server(uri) if file is None else revision, uri)
     url = make_url(uri)
     if file is not None and not {"%", "?"} & set(str(file)) and not url.query:
         # MLflow would make a folder of the quoted name.
@@ -181,7 +181,7 @@ def _revision_of_server(uri: str) -> str:
         engine.dispose()
 
 
-def _check_revision(revision: str | None) -> None:
+def _check_revision(revision: str | None, uri: str) -> None:
     """Return if MLflow would leave the tables as they are: it brings some up to date just by opening them.
 
     Asked of a private function; where it is gone, MLflow has its way.
@@ -189,15 +189,17 @@ def _check_revision(revision: str | None) -> None:
     Raises:
         Unreadable: it would not.
     """
-    from mlflow.version import VERSION
+    import mlflow
 
     latest = ask(_latest_revision)
     if latest is None or revision == latest:
         return
-    raise Unreadable(
-        f"the database has the schema {revision}, and MLflow {VERSION} has {latest}. Use the MLflow version that made "
-        "it, or, if that is the older one, bring the database up to date: mlflow db upgrade <tracking URI>"
-    )
+    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    here = f"the MLflow {mlflow.__version__} that is installed here (schema {revision}, not {latest})"
+    if any(migrations.glob(f"{revision}*.py")):
+        remedy = f"Use that version, or bring the database up to date: mlflow db upgrade '{without_secrets(uri)}'"
+        raise Unreadable(f"the database was made by an older MLflow than {here}. {remedy}")
+    raise Unreadable(f"the database was made by a newer MLflow than {here}. Install that: pip install --upgrade mlflow")
 
 
 def _latest_revision() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 import urllib.parse
 import urllib.request
@@ -17,7 +16,7 @@ from dspy_trace.export import drain, records
 from dspy_trace.export.mlflow_info import assessment
 from dspy_trace.export.sinks import HttpSink
 from dspy_trace.export.target import Target
-from tests.delivery import adds_up, batch, delivering, environment, eventually, row, spans_of, trace
+from tests.delivery import adds_up, batch, delivering, environment, eventually, row, trace
 from tests.parts.mlflow_server import MISSING, MlflowServer, is_installed
 
 pytestmark = [
@@ -55,12 +54,6 @@ def experiment_id(server: MlflowServer, name: str) -> str:
     return str(found["experiment"]["experiment_id"])
 
 
-def stored(server: MlflowServer, trace_id: str) -> set[tuple[str, str]]:
-    """Return trace and span ids of a trace as the server reads it back."""
-    found = ask(server, f"3.0/mlflow/traces/get?trace_id=tr-{trace_id}")
-    return {(trace_id, orjson.loads(json.dumps(one))["span_id"]) for one in found["trace"].get("spans", [])}
-
-
 @pytest.mark.parametrize("poison", ["refused", "breaks it"])
 def test_one_bad_span_costs_itself_alone(mlflow_server: MlflowServer, tmp_path: Path, poison: str) -> None:
     """Of many traces with one bad span all that is good is stored; the bad one is kept with the server's words."""
@@ -87,8 +80,8 @@ def test_one_bad_span_costs_itself_alone(mlflow_server: MlflowServer, tmp_path: 
 def search(server: MlflowServer, target: Target) -> list[dict[str, Any]]:
     """Return the traces of an experiment."""
     assert target.experiment_name is not None
-    where = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {}}
-    where["mlflow_experiment"] = {"experiment_id": experiment_id(server, target.experiment_name)}
+    ident = experiment_id(server, target.experiment_name)
+    where = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": ident}}
     found = ask(server, "3.0/mlflow/traces/search", {"locations": [where], "max_results": 200})
     traces: list[dict[str, Any]] = found.get("traces", [])
     return traces
@@ -138,13 +131,10 @@ def test_what_is_sent_twice_is_there_once(mlflow_server: MlflowServer) -> None:
     (found,) = search(mlflow_server, target)
     assert [one["assessment_id"] for one in found["assessments"]] == [told["assessment_id"]]
     assert json.loads(found["trace_metadata"]["mlflow.trace.tokenUsage"]) == usage
-    assert len(spans_of(batch(target, trace_id, rows))) == 2
 
 
-def test_a_busy_database_is_waited_for(
-    mlflow_server: MlflowServer, made_database: Path, tmp_path: Path
-) -> None:
-    """Traces of many threads at once, while other programs write to the same server, are all stored."""
+def test_two_programs_write_at_once(mlflow_server: MlflowServer, tmp_path: Path) -> None:
+    """Traces of programs that share a spool and a server are all stored, whoever sends them."""
     target = Target(mlflow_server.uri, experiment_name="busy")
     with delivering(environment(tmp_path)) as one, delivering(environment(tmp_path)) as other:
         put = [trace(target) for _ in range(60)]
@@ -153,4 +143,3 @@ def test_a_busy_database_is_waited_for(
         eventually(lambda: not one.waits() and not other.waits(), SLOW)
         assert one.counters.delivered + other.counters.delivered == 180
     assert len(search(mlflow_server, target)) == 60
-    assert sqlite3.connect(made_database).execute("SELECT count(*) FROM trace_info").fetchone() == (0,)

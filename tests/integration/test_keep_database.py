@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from statistics import median
 from typing import Any
 
@@ -45,7 +46,7 @@ def test_the_program_neither_waits_nor_grows(project: Project, capsys: pytest.Ca
     noise = median(abs(one.seconds - median(other.seconds for other in untraced)) for one in untraced)
     with capsys.disabled():
         figures = f"{seconds:.2f} s, {cpu:.2f} s of processor time, {kilobytes / 1024:.0f} MB"
-        print(f"\nautolog() adds {figures} (machine: x {busy:.1f}, +- {noise:.2f} s)")
+        sys.stdout.write(f"\nautolog() adds {figures} (machine: x {busy:.1f}, +- {noise:.2f} s)\n")
     assert not any(one.mlflow for one in traced)
     assert [(one.out, one.err) for one in traced] == [(one.out, one.err) for one in untraced]
     assert kilobytes < 30 * 1024

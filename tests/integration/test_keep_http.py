@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.parts.mlflow_server import MISSING, MlflowServer, Reader, is_installed
-from tests.parts.project import Done, Project, tree
+from tests.parts.project import Project, tree
 
 pytestmark = [
     pytest.mark.integration,
@@ -44,14 +43,27 @@ invoke_workflow Desk OK CHAIN
       chat gpt-4o-mini OK CHAT_MODEL
 """
 
-OF_DATABASES = frozenset({"mlflow.user", "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit",
-                          "mlflow.source.git.branch", "mlflow.source.git.repoURL"})
+OF_DATABASES = frozenset(
+    {
+        "mlflow.user",
+        "mlflow.source.name",
+        "mlflow.source.type",
+        "mlflow.source.git.commit",
+        "mlflow.source.git.branch",
+        "mlflow.source.git.repoURL",
+        # MLflow's own marks of a trace that was told anything beside its spans.
+        "mlflow.trace.infoFinalized",
+        "mlflow.trace_schema.version",
+    }
+)
 """Metadata that only databases are told: to say it to a server costs it as much as three traces."""
 
 OF_THE_PLACE = frozenset({"mlflow.artifactLocation", "mlflow.experimentId"})
 
 
-def test_a_server_gets_what_a_database_gets(project: Project, mlflow_server: MlflowServer, mlflow_reader: Reader, new_database: Path) -> None:
+def test_a_server_gets_what_a_database_gets(
+    project: Project, mlflow_server: MlflowServer, mlflow_reader: Reader, new_database: Path
+) -> None:
     """Spans, parents, inputs, outputs, tokens, cost, session, user, tags and metadata are equal in both forms."""
     over_http = project.run(
         PROGRAM,
@@ -61,8 +73,7 @@ def test_a_server_gets_what_a_database_gets(project: Project, mlflow_server: Mlf
         **project.without("mlflow", "sqlalchemy"),
     )
     assert not over_http.mlflow
-    # After a second of waiting, that is said.
-    assert all("delivering traces to" in line for line in over_http.said)
+    assert not over_http.warnings
     assert not project.waits()
     uri = f"sqlite:///{new_database}"
     into_database = project.run(PROGRAM, MLFLOW_TRACKING_URI=uri)
@@ -81,7 +92,9 @@ def check_session(traces: list[dict[str, Any]]) -> None:
     """The first two traces are the session's, the last is nobody's."""
     asked, broken, other = traces
     for trace in (asked, broken):
-        assert {"mlflow.trace.session": "s-1", "mlflow.trace.user": "ada", "plan": "pro"}.items() <= trace["metadata"].items()
+        assert {"mlflow.trace.session": "s-1", "mlflow.trace.user": "ada", "plan": "pro"}.items() <= trace[
+            "metadata"
+        ].items()
         assert trace["tags"]["team"] == "support"
         assert {span["attributes"].get("session.id") for span in trace["spans"]} == {"s-1"}
     assert not {"mlflow.trace.session", "mlflow.trace.user", "plan"} & set(other["metadata"])
@@ -97,5 +110,7 @@ def comparable(trace: dict[str, Any]) -> dict[str, Any]:
     made["metadata"] = {key: value for key, value in trace["metadata"].items() if key not in OF_DATABASES}
     spans = sorted(trace["spans"], key=lambda span: span["start"])
     varies = ("server.port", "mlflow.traceRequestId", "gen_ai.response.id")
-    made["attributes"] = [{key: value for key, value in span["attributes"].items() if key not in varies} for span in spans]
+    made["attributes"] = [
+        {key: value for key, value in span["attributes"].items() if key not in varies} for span in spans
+    ]
     return made

@@ -1,8 +1,8 @@
 """A process with MLflow in it, which does for tests what a person does with MLflow: makes databases, reads traces.
 
-It is a process of its own because importing mlflow takes seconds, and because programs that have it are traced otherwise.
-Run as ``python -m tests.parts.mlflow_reader``, it answers each line of JSON on stdin, ``[what, argument, ...]``, with one on
-stdout, ``[answer, error]``. It ends when stdin does.
+It is a process of its own because importing mlflow takes seconds, and because programs that have it are traced in
+another way. Run as ``python -m tests.parts.mlflow_reader``, it answers each line of JSON on stdin, ``[what, argument,
+...]``, with one on stdout, ``[answer, error]``. It ends when stdin does.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def found(uri: str, experiment: str, condition: str) -> list[str]:
 
 
 def make(path: str, revision: str | None = None) -> None:
-    """Make a database, as MLflow of today or as an older one did, which knew the schema up to a `revision`."""
+    """Make a database, as MLflow of today or as an older one did: with the schema of a `revision`, such as `heads-2`."""
     from mlflow.store.db import utils
 
     if revision is None:

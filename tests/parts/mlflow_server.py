@@ -149,7 +149,19 @@ def mlflow_server(made_database: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def _command(folder: Path, port: int) -> list[str]:
     store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder)]
-    return [sys.executable, "-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    return [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        *store,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
@@ -174,7 +186,11 @@ def environment(**more: str) -> dict[str, str]:
     unwanted = ("OTEL_", "MLFLOW_", "DSPY_", "COVERAGE_", "OPENAI_", "KUBERNETES_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     kept.pop("PYTHONPATH", None)
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "true", "NO_PROXY": "127.0.0.1,localhost"}
+    quiet = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "true",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
     return {**kept, **quiet, **more}
 
 

@@ -71,9 +71,13 @@ class Done:
     """Seconds of processor time."""
 
     @property
-    def said(self) -> list[str]:
-        """What we have said: lines of stderr."""
-        return [line for line in self.err.splitlines() if "dspy-trace" in line]
+    def warnings(self) -> list[str]:
+        """Lines of stderr that are ours, but for those that only say what is being waited for, and what stays."""
+        ours = [line for line in self.err.splitlines() if line.startswith("dspy-trace:")]
+        return [line for line in ours if not any(words in line for words in _SAID)]
+
+
+_SAID = ("delivering traces to", "store is being opened", "wait in the spool")
 
 
 class Project:
@@ -117,12 +121,21 @@ class Project:
     def without(self, *packages: str) -> dict[str, str]:
         """Return what to add to an environment in which some packages cannot be imported, as if not installed."""
         folder = self.home / "without"
-        folder.mkdir(exist_ok=True)
+        for package in packages:
+            # Where `opentelemetry-instrument` has a `sitecustomize` of its own, and this one is not run.
+            (folder / package).mkdir(parents=True, exist_ok=True)
+            (folder / package / "__init__.py").write_text(f"raise ModuleNotFoundError('{package}', name='{package}')")
         (folder / "sitecustomize.py").write_text(WITHOUT.format(packages=packages))
         return {"PYTHONPATH": str(folder)}
 
     def run(
-        self, script: str, *, folder: Path | None = None, through: Sequence[str] = (), check: bool = True, **environ: str
+        self,
+        script: str,
+        *,
+        folder: Path | None = None,
+        through: Sequence[str] = (),
+        check: bool = True,
+        **environ: str,
     ) -> Done:
         """Run a script and return what became of it.
 
@@ -159,7 +172,10 @@ class Project:
         if not path.exists():
             return {}
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
-            counts = {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("batches", "followups", "dead")}
+            counts = {
+                name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
+                for name in ("batches", "followups", "dead")
+            }
         return {name: number for name, number in counts.items() if number}
 
     def arrived(self) -> float:
@@ -173,7 +189,9 @@ class Project:
 
     def workers(self) -> list[int]:
         """Return the ids of the worker processes that serve this spool."""
-        return [pid for pid, command in commands() if "dspy_trace.export.worker" in command and str(self.spool) in command]
+        return [
+            pid for pid, command in commands() if "dspy_trace.export.worker" in command and str(self.spool) in command
+        ]
 
     def end_workers(self) -> None:
         """End them, each by its id."""

@@ -71,15 +71,9 @@ def autolog(
         ValueError: an argument is none of the words allowed for it.
     """
     _check(tracking_uri=tracking_uri, experiment=experiment)
-    asked: dict[str, Any] = {
-        "tracer_provider": tracer_provider,
-        "capture_content": capture_content,
-        "detail": detail,
-        "conventions": conventions,
-        "redact": redact,
-        "log_traces_from_eval": log_traces_from_eval,
-        "log_traces_from_compile": log_traces_from_compile,
-    }
+    asked: dict[str, Any] = {"tracer_provider": tracer_provider, "capture_content": capture_content, "detail": detail}
+    asked |= {"conventions": conventions, "redact": redact}
+    asked |= {"log_traces_from_eval": log_traces_from_eval, "log_traces_from_compile": log_traces_from_compile}
     check(**asked)
     with _lock:
         if disable or not log_traces:
@@ -126,7 +120,7 @@ def _offer() -> TracerProvider | None:
     if not isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
         return None
     if not _offered:
-        made = make(SCOPE)
+        made = make(SCOPE, _gave_way)
         if made is None:
             return None
         _offered.append(made)
@@ -136,6 +130,13 @@ def _offer() -> TracerProvider | None:
         return _offered[0]
     trace._TRACER_PROVIDER = _offered[0]  # pyright: ignore[reportPrivateUsage]  # see above
     return None
+
+
+def _gave_way(provider: TracerProvider) -> None:
+    """Join the provider that the application has set: its spans may be part of our traces from now on."""
+    for out in existing():
+        if out.processor.live:
+            out.join(provider)
 
 
 def _withdraw() -> None:

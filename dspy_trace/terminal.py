@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -25,6 +26,9 @@ LEAST = 24
 
 LONGEST = 200
 """Characters of a text of somebody else's, such as a message, that are shown."""
+
+MOST = 5
+"""Attributes of an event that are shown."""
 
 GAP = "  "
 
@@ -54,7 +58,7 @@ def _guides(row: Row, width: int, ascii_only: bool) -> tuple[str, str]:
     step = 4 if width >= NARROW else 2
     room = max(width - LEAST, 0) // step
     levels = row.lasts[-room:] if room else ()
-    above = f"{more} " if len(levels) < row.depth else ""
+    above = f"{more} " if len(levels) < row.depth and width >= 8 else ""
     if not levels:
         return above, above
     above += "".join((" " if ended else through).ljust(step) for ended in levels[:-1])
@@ -87,7 +91,7 @@ def _span(span: Span, row: Row) -> list[Text]:
     parts += figures(*_usage(told), _cost(told))
     if told.get(keys.LM_CACHE_HIT) is True:
         parts.append(Text("cache hit", style="magenta"))
-    if _is_number(retries := told.get(keys.LM_RETRIES)) and retries:
+    if _is_positive(retries := told.get(keys.LM_RETRIES)):
         parts.append(Text(f"{retries} {'retry' if retries == 1 else 'retries'}", style="yellow"))
     if span.failed:
         parts.append(Text(plain(_error(span)), style="bold red"))
@@ -135,11 +139,10 @@ def _message(span: Span) -> str:
 def _event(event: Event) -> list[Text]:
     told = event.attributes
     if event.name == keys.EVENT_FALLBACK:
-        details = f"{told.get(keys.FALLBACK_FROM, '?')} > {told.get(keys.FALLBACK_TO)}"
+        details = [f"{told.get(keys.FALLBACK_FROM, '?')} > {told.get(keys.FALLBACK_TO)}"]
     else:
-        details = GAP.join(str(value) for value in told.values())
-    parts = [Text(plain(event.name), style="yellow")]
-    return [*parts, Text(short(details), style="dim")] if details else parts
+        details = [str(value) for value in islice(told.values(), MOST)]
+    return [Text(plain(event.name), style="yellow"), *(Text(short(one), style="dim") for one in details)]
 
 
 def figures(tokens_in: Any, tokens_out: Any, cost: Any) -> list[Text]:
@@ -150,19 +153,19 @@ def figures(tokens_in: Any, tokens_out: Any, cost: Any) -> list[Text]:
 
 def tokens(tokens_in: Any, tokens_out: Any) -> str:
     """Return tokens of prompt and completion, nothing if there are none."""
-    counts = [int(count) if _is_number(count) else 0 for count in (tokens_in, tokens_out)]
+    counts = [int(count) if _is_positive(count) else 0 for count in (tokens_in, tokens_out)]
     return f"{counts[0]} > {counts[1]}" if any(counts) else ""
 
 
 def money(cost: Any) -> str:
     """Return a cost in USD, nothing if there is none."""
-    if not _is_number(cost) or cost <= 0:
+    if not _is_positive(cost):
         return ""
     return f"${cost:.6f}" if cost >= 1e-6 else "<$0.000001"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def duration(seconds: float) -> str:

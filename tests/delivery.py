@@ -72,7 +72,10 @@ def delivering(
     try:
         yield delivery
     finally:
+        threads = [one for one in (*delivery._runners, delivery._spare) if one is not None]
         delivery.shutdown(timeout=0.0)
+        for thread in threads:
+            thread.join(5.0)
 
 
 def eventually(check: Callable[[], Any], timeout: float = 15.0) -> Any:

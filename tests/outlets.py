@@ -75,9 +75,7 @@ class Kept:
 
     def targets(self) -> list[tuple[str, str]]:
         """Return tracking URI and experiment of each local root in the spool."""
-        return [
-            (uri, experiment) for uri, experiment, rows, _ in self.batches() for row in rows if row["root"]
-        ]
+        return [(uri, experiment) for uri, experiment, rows, _ in self.batches() for row in rows if row["root"]]
 
 
 def tree(rows: Iterable[Row]) -> str:

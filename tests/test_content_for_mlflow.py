@@ -58,9 +58,7 @@ def test_prompts_are_in_mlflow_alone(kept: Kept, scripted_lm: ScriptedLM) -> Non
     assert len(spans) == len(kept.rows()) > 60
 
 
-def test_no_content_means_none_anywhere(
-    kept: Kept, monkeypatch: pytest.MonkeyPatch, scripted_lm: ScriptedLM
-) -> None:
+def test_no_content_means_none_anywhere(kept: Kept, monkeypatch: pytest.MonkeyPatch, scripted_lm: ScriptedLM) -> None:
     """Content that was refused in so many words is neither in MLflow's copy nor in the spool; types and sums are."""
     monkeypatch.setenv(CAPTURE_CONTENT, "NO_CONTENT")
     spans = run(scripted_lm)

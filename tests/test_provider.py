@@ -74,7 +74,9 @@ def test_a_provider_that_is_there_is_joined(kept: Kept) -> None:
     with trace.get_tracer("app").start_as_current_span("request"):
         call()
     assert names(exporter) == ["request", *PAIR]
-    assert kept.tree() == "\n> request\n" + "".join(f"  {line}\n" for line in TREE.replace("> ", "").strip().split("\n"))
+    assert kept.tree() == "\n> request\n" + "".join(
+        f"  {line}\n" for line in TREE.replace("> ", "").strip().split("\n")
+    )
     assert SECRET not in "".join(span.to_json() for span in exporter.get_finished_spans())
     assert str(kept.rows()).count(SECRET) >= len(PAIR)
     exported = {
@@ -151,8 +153,27 @@ def test_the_application_loses_no_tracer(kept: Kept) -> None:
             call()
     assert names(exporters[0]) == [name for number in range(4) for name in (f"span {number}", *PAIR)]
     assert {span.instrumentation_scope.name for span in exporters[0].get_finished_spans()} == {
-        "early", "used", "unused", "of the provider", "dspy_trace"
+        "early",
+        "used",
+        "unused",
+        "of the provider",
+        "dspy_trace",
     }
+
+
+def test_the_first_request_is_whole(kept: Kept) -> None:
+    """The application's spans that end before the first call of their trace are in it, if its tracers were got here."""
+    dspy_trace.autolog()
+    app = trace.get_tracer("app")
+    exporters: list[Any] = []
+    set_one(exporters)
+    with app.start_as_current_span("request"):
+        with app.start_as_current_span("authorize"):
+            pass
+        call()
+    beneath = "".join(f"  {line}\n" for line in TREE.replace("> ", "").strip().split("\n"))
+    assert kept.tree() == f"\n> request\n  authorize\n{beneath}"
+    assert names(exporters[0]) == ["request", "authorize", *PAIR]
 
 
 def test_our_provider_is_for_everybody(kept: Kept) -> None:
@@ -328,4 +349,3 @@ def test_two_first_calls_at_once(kept: Kept) -> None:
         list(pool.map(lambda _: call(), range(4)))
     assert sorted(kept.tree().split("> ")) == sorted(["\n", *[TREE.split("> ")[1]] * 4])
     assert dspy_trace.stats().observed == 4 * len(PAIR)
-

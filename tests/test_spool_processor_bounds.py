@@ -223,5 +223,7 @@ def test_the_cost_of_a_span(capsys: pytest.CaptureFixture[str]) -> None:
     rounds = [(seconds(bare, False), seconds(spooled.tracer, True)) for _ in range(7)]
     without, with_us = (median(each) * 1e3 for each in zip(*rounds, strict=True))
     with capsys.disabled():
-        print(f"\nSpoolProcessor: on_start and on_end cost {with_us - without:.1f} us beyond {without:.1f} us of the SDK")
+        print(
+            f"\nSpoolProcessor: on_start and on_end cost {with_us - without:.1f} us beyond {without:.1f} us of the SDK"
+        )
     assert spooled.counts()[0] == 7_000

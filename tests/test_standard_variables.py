@@ -85,7 +85,9 @@ def test_the_applications_sampler(kept: Kept, sampler: Sampler) -> None:
 class NoChats(Sampler):
     """Samples everything but chats, as applications thin out their traces."""
 
-    def should_sample(self, parent_context: object, trace_id: int, name: str, *args: object, **kwargs: object) -> SamplingResult:
+    def should_sample(
+        self, parent_context: object, trace_id: int, name: str, *args: object, **kwargs: object
+    ) -> SamplingResult:
         return SamplingResult(Decision.DROP if name.startswith("chat") else Decision.RECORD_AND_SAMPLE)
 
     def get_description(self) -> str:
@@ -125,7 +127,9 @@ def test_the_resource(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     dspy_trace.autolog()
     call()
     (root,) = [row["attributes"] for row in kept.rows() if row["root"]]
-    tags = {key.removeprefix("mlflow.traceTag."): value for key, value in root.items() if key.startswith("mlflow.traceTag.")}
+    tags = {
+        key.removeprefix("mlflow.traceTag."): value for key, value in root.items() if key.startswith("mlflow.traceTag.")
+    }
     assert tags == {
         "mlflow.traceName": "Predict",
         "service.name": "help-desk",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,7 +45,7 @@ def demo(model: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _lm(console: Console, model: str | None) -> Iterator[Any]:
+def _lm(console: Console, model: str | None) -> Generator[Any]:
     """Give the LM of the demo: the one asked for, else the one on this machine, else DSPy's scripted one."""
     import dspy
 

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from time import time
 from typing import TYPE_CHECKING
@@ -57,7 +57,7 @@ def flush(timeout: float) -> None:
 
 
 @contextmanager
-def _delivery(environ: Mapping[str, str]) -> Iterator[tuple[Delivery, Spool, Credentials]]:
+def _delivery(environ: Mapping[str, str]) -> Generator[tuple[Delivery, Spool, Credentials]]:
     """Give the means to deliver from the spool of this user, and let go of them."""
     from dspy_trace.export.places import open_spool, spool_file, state_folder
     from dspy_trace.export.sender import Delivery

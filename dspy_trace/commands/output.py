@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ def busy(text: str) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained() -> Generator[None]:
     """End the command with one line on stderr where something cannot be read or is no place for traces."""
     from dspy_trace.export.target import BadTarget
     from dspy_trace.store import Unreadable

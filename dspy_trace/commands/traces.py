@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -78,7 +78,7 @@ def show(trace: str | None, tracking_uri: str | None, experiment: str | None) ->
 
 
 @contextmanager
-def _store(tracking_uri: str | None, experiment: str | None) -> Iterator[tuple[Target, Store]]:
+def _store(tracking_uri: str | None, experiment: str | None) -> Generator[tuple[Target, Store]]:
     """Give the store that the options and the environment name; what cannot be read ends the command."""
     from dspy_trace.export.target import target
     from dspy_trace.store import Unreadable, opened

@@ -186,7 +186,7 @@ def meaning(error: Exception) -> Undelivered:
         return Unwelcome(words, "unauthorized", "Set MLFLOW_TRACKING_URI with a user and password that it accepts.")
     status = getattr(error, "get_http_status_code", None)
     if callable(status):
-        return _as_answered(int(status()), words)
+        return _as_answered(int(str(status())), words)
     if type(error).__name__ in ("OperationalError", "InterfaceError", "TimeoutError") or isinstance(error, OSError):
         return Unreachable(words)
     return Failing(words)

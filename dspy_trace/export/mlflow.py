@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import StatusCode
+from opentelemetry.trace import Link, StatusCode
 
 from dspy_trace.export.mlflow_info import TraceFacts, assessment, mlflow_trace_info, trace_info
 from dspy_trace.export.mlflow_spans import mlflow_spans
@@ -123,14 +123,16 @@ def row(
         "root": root,
         "attributes": attributes,
         "events": events,
-        "links": [
-            {
-                "trace_id": f"{link.context.trace_id:032x}",
-                "span_id": f"{link.context.span_id:016x}",
-                "attributes": clean(link.attributes or {}),
-            }
-            for link in span.links
-        ],
+        "links": [_link(link) for link in span.links],
+    }
+
+
+def _link(link: Link) -> dict[str, Any]:
+    told = clean(link.attributes or {})
+    return {
+        "trace_id": f"{link.context.trace_id:032x}",
+        "span_id": f"{link.context.span_id:016x}",
+        "attributes": told,
     }
 
 

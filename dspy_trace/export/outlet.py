@@ -23,11 +23,12 @@ from dspy_trace import settings as names
 from dspy_trace.export.items import Batch
 from dspy_trace.export.mlflow import row
 from dspy_trace.export.mlflow_info import TraceFacts
-from dspy_trace.export.processor import Ended, Limits, SpoolProcessor
+from dspy_trace.export.processor import Limits, SpoolProcessor
 from dspy_trace.export.sender import Delivery
 from dspy_trace.export.source import source
 from dspy_trace.export.target import BadTarget, Credential, Target, target
 from dspy_trace.export.traces import LiveTrace
+from dspy_trace.export.undecided import Ended
 from dspy_trace.guard import ask, shielded
 from dspy_trace.observer import Beside, capture_of
 from dspy_trace.settings import Settings
@@ -82,8 +83,8 @@ class Outlet:
                 self._adopt_current(provider)
                 return
         logger.warning(
-            "dspy-trace: the tracer provider of the application, %s, is not that of OpenTelemetry's SDK, and MLflow gets "
-            "nothing of what it records. To have it there, record with one that is: "
+            "dspy-trace: the tracer provider of the application, %s, is not that of OpenTelemetry's SDK, and MLflow "
+            "gets nothing of what it records. To have it there, record with one that is: "
             "dspy_trace.autolog(tracer_provider=opentelemetry.sdk.trace.TracerProvider()).",
             type(provider).__qualname__,
         )
@@ -95,9 +96,9 @@ class Outlet:
         """
         span = get_current_span()
         recorded_by = getattr(span, "_span_processor", None)
-        if isinstance(span, Span) and span.is_recording() and recorded_by is not None:
-            if recorded_by is getattr(provider, "_active_span_processor", None):
-                self.processor.on_start(span)
+        is_its = recorded_by is not None and recorded_by is getattr(provider, "_active_span_processor", None)
+        if is_its and isinstance(span, Span) and span.is_recording():
+            self.processor.on_start(span)
 
     def beside(self, settings: Settings) -> Beside:
         """Return what is told of our spans beside them."""
@@ -165,7 +166,7 @@ class Outlet:
         return self.delivery.shutdown(timeout, worker)
 
     def _at_exit_of_child(self) -> None:
-        """Have a child process of multiprocessing's deliver: such a one ends without what is registered for the exit."""
+        """Have a child process of multiprocessing's deliver: it ends without what is registered for the exit."""
         from multiprocessing.util import Finalize
 
         if self._child != os.getpid():

@@ -23,7 +23,6 @@ from dspy_trace.export.undecided import Ended, Undecided
 from dspy_trace.guard import shielded
 from dspy_trace.observer import SCOPE
 
-
 _MOST_ENDING = 1_000
 """Spans that may be about to end at once, one a thread; more are of a provider that does not tell us of the end."""
 

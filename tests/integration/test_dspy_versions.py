@@ -1,4 +1,4 @@
-"""dspy-trace on older DSPys, each in an environment of its own; the newest one is what all other tests run on.
+"""dspy-trace on older DSPys, and on the one that all other tests run on, each in an environment of its own.
 
 The environments are kept in the folder that ``DSPY_TRACE_TEST_CACHE`` names, or else in the temporary one, so that a
 second run is quick. They hold the checkout itself, not a copy.
@@ -7,6 +7,7 @@ second run is quick. They hold the checkout itself, not a copy.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -20,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-VERSIONS = ("2.6.24", "3.0.4", "3.1.3", "3.3.1")
+VERSIONS = ("2.6.24", "3.0.4", "3.1.3", "3.3.1", importlib.metadata.version("dspy"))
 
 NOT_ON = {"2.6.24": (3, 13)}
 """The first Python that a version refuses to be installed on."""
@@ -41,7 +42,7 @@ NO_REGISTRY = re.compile(
 @pytest.mark.integration
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_traces_of_an_older_dspy_are_as_they_should_be(version: str) -> None:
+def test_traces_are_as_they_should_be(version: str) -> None:
     """Every program gives its whole trace, and gives and asks what it does without tracing."""
     if sys.version_info >= NOT_ON.get(version, (4,)):
         pytest.skip(f"DSPy {version} cannot be installed on Python {sys.version_info[0]}.{sys.version_info[1]}")
@@ -66,37 +67,34 @@ def environment(version: str) -> Path:
     if not (ROOT / "uv.lock").exists():
         pytest.skip("there is no checkout to install")
     cache = Path(os.environ.get("DSPY_TRACE_TEST_CACHE") or Path(tempfile.gettempdir()) / f"dspy-trace-{os.getuid()}")
-    made_of = [version, *NEEDED, str(ROOT), sys.version, (ROOT / "pyproject.toml").read_text()]
-    made_of.append((ROOT / "uv.lock").read_text())
-    folder = cache / f"dspy-{version}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:12]}"
-    if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"dspy-{version}-{digest(str(ROOT), sys.version)}"
+    made_of = digest(*NEEDED, *OWN_PINS, (ROOT / "pyproject.toml").read_text(), (ROOT / "uv.lock").read_text())
+    if not (folder / made_of).exists():
         with tempfile.TemporaryDirectory(prefix=f"dspy-{version}-", dir=cache) as unfinished:
             build(version, Path(unfinished) / "new")
-            # Two runs may build the same one at once: the first to finish is kept. What runs it needs no script of it.
-            if not folder.exists():
-                (Path(unfinished) / "new").rename(folder)
+            (Path(unfinished) / "new" / made_of).touch()
+            # Two runs may build the same one at once: either will do. What runs there needs none of its scripts, which
+            # name the folder that it was made in.
+            if folder.exists():
+                folder.rename(Path(unfinished) / "old")
+            (Path(unfinished) / "new").rename(folder)
     return folder / "bin" / "python"
+
+
+def digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def build(version: str, folder: Path) -> None:
     """Make the environment with uv."""
-    constraints = folder.parent / "constraints.txt"
-    without = [argument for name in OWN_PINS for argument in ("--no-emit-package", name)]
-    uv(
-        "export",
-        "--frozen",
-        "--group",
-        "test",
-        "--no-emit-project",
-        "--no-hashes",
-        *without,
-        "--output-file",
-        constraints,
-    )
+    locked = folder.parent / "locked.txt"
+    without = [word for name in OWN_PINS for word in ("--no-emit-package", name)]
+    options = ["--frozen", "--group", "test", "--no-emit-project", "--no-hashes", "--python", sys.executable, *without]
+    uv("export", *options, "--output-file", locked)
     uv("venv", "--python", sys.executable, folder)
     wanted = ["--editable", ROOT, f"dspy=={version}", *NEEDED]
-    uv("pip", "install", "--python", folder / "bin" / "python", "--constraint", constraints, *wanted)
+    uv("pip", "install", "--python", folder / "bin" / "python", "--constraint", locked, *wanted)
 
 
 def uv(*arguments: str | Path) -> None:

@@ -137,7 +137,9 @@ def visit(service: Service) -> None:
     assert service.post("/ask-in-thread", "fail") == 500
     with ThreadPoolExecutor(4) as pool:
         questions = [f"canary{number}" for number in range(4)]
-        assert list(pool.map(lambda one: service.post("/ask", one), questions)) == [f"answer of {one}" for one in questions]
+        assert list(pool.map(lambda one: service.post("/ask", one), questions)) == [
+            f"answer of {one}" for one in questions
+        ]
     assert service.get("/health") == {"health": "ok"}
 
 

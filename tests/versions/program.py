@@ -290,10 +290,10 @@ def main() -> int:
                 run()
             except Exception:  # noqa: BLE001  # printed, and the rest is run
                 failed += 1
-                print(f"FAILED {name}\n{traceback.format_exc()}")  # noqa: T201
+                print(f"FAILED {name}\n{traceback.format_exc()}")
         same(server.failures, [], "the server")
     same(dict(guard.failures), {}, "what our own code has failed at")
-    print(f"DSPy {dspy.__version__}: {len(cases) + 1 - failed} of {len(cases) + 1} traces are as they should be")  # noqa: T201
+    print(f"DSPy {dspy.__version__}: {len(cases) + 1 - failed} of {len(cases) + 1} traces are as they should be")
     return 1 if failed else 0
 
 

@@ -83,7 +83,7 @@ def _lines(parts: Sequence[Text], width: int, console: Console) -> Iterator[Text
 
 def _span(span: Span, row: Row) -> list[Text]:
     told = span.attributes
-    parts = [Text(plain(span.name), style="" if row.depth else "bold")]
+    parts = [Text(short(span.name), style="" if row.depth else "bold")]
     if span.end is None:
         parts.append(Text("not ended", style="yellow"))
     else:
@@ -92,9 +92,9 @@ def _span(span: Span, row: Row) -> list[Text]:
     if told.get(keys.LM_CACHE_HIT) is True:
         parts.append(Text("cache hit", style="magenta"))
     if _is_positive(retries := told.get(keys.LM_RETRIES)):
-        parts.append(Text(f"{retries} {'retry' if retries == 1 else 'retries'}", style="yellow"))
+        parts.append(Text(f"{int(retries)} {'retry' if retries == 1 else 'retries'}", style="yellow"))
     if span.failed:
-        parts.append(Text(plain(_error(span)), style="bold red"))
+        parts.append(Text(short(_error(span)), style="bold red"))
         if row.failed_itself and (message := _message(span)):
             parts.append(Text(message, style="red"))
     if not row.depth:
@@ -142,7 +142,7 @@ def _event(event: Event) -> list[Text]:
         details = [f"{told.get(keys.FALLBACK_FROM, '?')} > {told.get(keys.FALLBACK_TO)}"]
     else:
         details = [str(value) for value in islice(told.values(), MOST)]
-    return [Text(plain(event.name), style="yellow"), *(Text(short(one), style="dim") for one in details)]
+    return [Text(short(event.name), style="yellow"), *(Text(short(one), style="dim") for one in details)]
 
 
 def figures(tokens_in: Any, tokens_out: Any, cost: Any) -> list[Text]:

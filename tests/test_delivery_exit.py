@@ -118,7 +118,7 @@ def test_all_that_waits_can_be_delivered_by_command(scripted_mlflow: ScriptedMlf
     scripted_mlflow.restart()
     with delivering(environment(tmp_path)) as flush:
         assert not flush.deliver_all(1.0)
-        assert set(scripted_mlflow.spans) == spans_of(left)
+        eventually(lambda: set(scripted_mlflow.spans) == spans_of(left))
 
 
 @pytest.mark.parametrize(

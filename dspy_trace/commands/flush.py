@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 HEALS = frozenset({"unreachable", "failing"})
 """What may pass while one waits. Everything else somebody has to mend."""
 
+ENDING = 2.0
+"""Seconds for what is being sent at the end: what is in the middle of it then is held for a while, and others wait."""
+
 
 @click.command()
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
-    default=60.0,
+    default=120.0,
     show_default=True,
     metavar="SECONDS",
     help="Longest time to wait, in seconds.",
@@ -74,7 +77,7 @@ def _delivery(environ: Mapping[str, str]) -> Generator[tuple[Delivery, Spool, Cr
         yield delivery, delivery.file(), credentials
     finally:
         started = delivery.launcher is not None and delivery.launcher.started
-        delivery.shutdown(0.0, worker=bool(started))
+        delivery.shutdown(ENDING, worker=bool(started))
         logger.disabled = before
 
 

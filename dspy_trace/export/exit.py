@@ -82,7 +82,7 @@ class _Ending:
     def run(self) -> None:
         delivery, launcher = self.delivery, self.delivery.launcher
         delivery.hurry(max(self.deadlines.values(), default=self.begun))
-        if launcher is not None and delivery.waits(launcher.uris):
+        if launcher is not None and launcher.problem is None and delivery.waits(launcher.uris):
             launcher.start_now()
         said = False
         while left := self._left():

@@ -95,9 +95,9 @@ class Launcher:
         self._reap()
         if not records.anything(spool, uris=self.uris):
             return None
+        self._pass_on(spool)
         if self._not_before <= monotonic():
             self.start_now()
-        self._pass_on(spool)
         return LOOK
 
     def close(self, end: bool = False) -> None:
@@ -204,7 +204,7 @@ class Launcher:
                 self._tell(problem.uri, Undelivered(problem.message, problem.cause, ""))
             if problem.cause == "unauthorized" and problem.last > self._denied:
                 # Its worker has ended, for others may know better. Ours would find the same again.
-                self._denied, self._not_before = problem.last, monotonic() + 2 * AGAIN
+                self._denied, self._not_before = problem.last, monotonic() + AGAIN
         if found:
             self.problem = Undelivered(found[0].message, found[0].cause, "")
         elif self._not_before <= monotonic():

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -111,13 +112,35 @@ class Outlet:
         trace.facts = TraceFacts()
         try:
             trace.destination, credential = target(self.uri, self.experiment, os.environ)
-            self._credentials[trace.destination] = credential
         except BadTarget as refused:
             if str(refused) not in self._refused:
                 self._refused.add(str(refused))
                 logger.warning("dspy-trace: traces are not kept: %s", refused)
+            return
         if "mlflow" in sys.modules:
-            shielded("asking mlflow", _ask_mlflow, trace)
+            shielded("asking mlflow", self._ask_mlflow, trace)
+        self._credentials[trace.destination] = credential
+
+    def _ask_mlflow(self, trace: LiveTrace) -> None:
+        """Note the run that is active and MLflow's own span around ours, where the program uses mlflow."""
+        mlflow = sys.modules["mlflow"]
+        # Without its full package, or while another thread imports it, mlflow lacks some of these.
+        run = ask(lambda: mlflow.active_run())
+        if run is not None and self._is_there(mlflow, trace.destination):
+            trace.about["run_id"] = run.info.run_id
+            if self.experiment is None:
+                # As MLflow has it: the page of a run shows what is in the run's experiment.
+                trace.destination = replace(trace.destination, experiment_id=run.info.experiment_id, experiment_name=None)
+        span = ask(lambda: mlflow.get_current_active_span())
+        trace_id, span_id = getattr(span, "trace_id", None), getattr(span, "span_id", None)
+        if isinstance(trace_id, str) and trace_id.startswith("tr-") and isinstance(span_id, str):
+            trace.mlflow_trace_id = int(trace_id[3:], 16)
+            trace.mlflow_parent_id = int(span_id, 16)
+
+    def _is_there(self, mlflow: Any, where: Target) -> bool:
+        """Return whether mlflow writes to the same store, where its runs are."""
+        theirs = ask(lambda: target(mlflow.get_tracking_uri(), None, os.environ)[0])
+        return theirs is not None and theirs.uri == where.uri
 
     def _write(self, decided: list[tuple[LiveTrace, list[Ended]]]) -> None:
         batches = []
@@ -194,19 +217,6 @@ def _row(ended: Ended, told: TraceFacts) -> dict[str, Any]:
         root=ended.root,
         trace=told,
     )
-
-
-def _ask_mlflow(trace: LiveTrace) -> None:
-    """Note the run that is active and MLflow's own span around ours, where the program uses mlflow."""
-    mlflow = sys.modules["mlflow"]
-    run = ask(mlflow.active_run)
-    if run is not None:
-        trace.about["run_id"] = run.info.run_id
-    span = ask(mlflow.get_current_active_span)
-    trace_id, span_id = getattr(span, "trace_id", None), getattr(span, "span_id", None)
-    if isinstance(trace_id, str) and trace_id.startswith("tr-") and isinstance(span_id, str):
-        trace.mlflow_trace_id = int(trace_id[3:], 16)
-        trace.mlflow_parent_id = int(span_id, 16)
 
 
 def _limits(get: Any) -> Limits:

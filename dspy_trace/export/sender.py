@@ -201,7 +201,8 @@ class Delivery:
             self._told.add((uri, error.cause))
         forms = {"dead": "%s refuses %s. %s", "spool": "the %s cannot be written: %s. %s"}
         form = forms.get(error.cause, "traces for %s are not delivered: %s. %s")
-        logger.warning(f"dspy-trace: {form}".rstrip(), uri, error.words.rstrip("."), error.remedy)
+        told = form % (uri, error.words.rstrip("."), error.remedy)
+        logger.warning("dspy-trace: %s", told.rstrip())
 
     def waits(self, uris: frozenset[str] | None = None) -> bool:
         """Return whether anything of this process waits, for some tracking URIs or any."""

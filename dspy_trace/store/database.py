@@ -41,6 +41,8 @@ class DatabaseStore:
         uri = credential.uri if credential is not None and credential.uri is not None else target.uri
         file = database_file(uri)
         revision = None if file is None else _revision(file)
+        if file is None:
+            self._understood(lambda: reach(uri))
         if not all(ask(importlib.util.find_spec, package) for package in ("mlflow", "sqlalchemy")):
             raise Unreadable(f"MLflow is not installed, and {target.uri} is read through it. {INSTALL}")
         for name, value in READER_SETS.items():
@@ -126,8 +128,6 @@ class DatabaseStore:
 
 
 def _client(uri: str, file: Path | None, revision: str | None) -> Any:
-    if file is None:
-        reach(uri)
     from mlflow import MlflowClient
 
     if uri.startswith("databricks"):

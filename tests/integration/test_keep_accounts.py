@@ -59,6 +59,7 @@ tell(restored=dspy.Module.__call__ is before, threads=threads, trace=dspy_trace.
 dspy_trace.autolog()
 desk.ask("Once more?")
 tell(flushed=dspy_trace.flush(patience), trace=dspy_trace.last_trace_id())
+dspy_trace.shutdown(patience, worker=True)
 """
 )
 
@@ -96,8 +97,9 @@ def patience() -> str:
 
 
 def test_flush_stats_feedback_and_shutdown(project: Project, store: Store) -> None:
-    """`flush()` is true when all is there; accounts add up at any time; feedback follows its trace; `shutdown()` ends."""
-    done = project.run(ALL.format(patience=patience()), **store.environ)
+    """`flush()` is true when all is there; accounts always add up; feedback follows its trace; `shutdown()` ends."""
+    # The worker would stay for long, if it were not asked to go.
+    done = project.run(ALL.format(patience=patience()), DSPY_TRACE_WORKER_IDLE="600", **store.environ)
     nothing, one, two, flushed, off, on = map(json.loads, done.out.splitlines())
     for told in (nothing, one, two, flushed, off, on):
         check_sum(told["stats"])
@@ -117,8 +119,7 @@ def test_flush_stats_feedback_and_shutdown(project: Project, store: Store) -> No
     assert [trace["id"] for trace in traces] == [f"tr-{told['trace']}" for told in (one, two, on)]
     assert {tree(trace) for trace in traces} == {desk.TREE}
     check_feedback(traces)
-    if store.uri.startswith("sqlite"):
-        until(lambda: project.log().count(" ended") >= 1, 20.0 * share(), project.log)
+    until(lambda: not project.workers(), 30.0 * share(), project.log)
 
 
 EMPTY = {
@@ -166,12 +167,15 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_sync_is_in_the_spool_when_the_call_returns(project: Project, store: Store) -> None:
+def test_sync_is_in_the_spool_when_the_call_returns(
+    project: Project, new_database: Path, mlflow_reader: Reader
+) -> None:
     """With `DSPY_TRACE_DURABILITY=sync` a program that is killed after its call has lost nothing of it."""
-    # Nothing is delivered by this one: the server that it knows is none, and it may start no worker.
-    address = "http://127.0.0.1:9" if store.uri.startswith("http") else store.uri
-    environ = {**store.environ, "MLFLOW_TRACKING_URI": address, "DSPY_TRACE_WORKER": "off"}
-    killed = project.run(KILLED, check=False, **environ, DSPY_TRACE_DURABILITY="sync")
-    assert killed.status == -9
-    assert killed.out.split() == ["0"]
-    assert project.waits()["batches"] > 0
+    uri = f"sqlite:///{new_database}"
+    # A minute from now everything would be in the spool anyway.
+    environ = {"MLFLOW_TRACKING_URI": uri, "OTEL_BSP_SCHEDULE_DELAY": "60000", "DSPY_TRACE_WORKER": "off"}
+    killed = project.run(KILLED, check=False, DSPY_TRACE_DURABILITY="sync", **environ)
+    assert (killed.status, killed.out) == (-9, "0\n")
+    project.run("import desk, dspy_trace; dspy_trace.autolog(); desk.ask('Again?')", MLFLOW_TRACKING_URI=uri)
+    project.arrived()
+    assert [tree(trace) for trace in mlflow_reader.traces(uri)] == [desk.TREE] * 2

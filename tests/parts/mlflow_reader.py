@@ -84,7 +84,7 @@ def found(uri: str, experiment: str, condition: str) -> list[str]:
 
 
 def make(path: str, revision: str | None = None) -> None:
-    """Make a database, as MLflow of today or as an older one did: with the schema of a `revision`, such as `heads-2`."""
+    """Make a database, as MLflow of today or as an older one did: with the schema of a `revision`: `heads-2`."""
     from mlflow.store.db import utils
 
     if revision is None:

@@ -91,7 +91,7 @@ def _span(span: Span, row: Row) -> list[Text]:
     parts += figures(*_usage(told), _cost(told))
     if told.get(keys.LM_CACHE_HIT) is True:
         parts.append(Text("cache hit", style="magenta"))
-    if _is_positive(retries := told.get(keys.LM_RETRIES)):
+    if _is_positive(retries := told.get(keys.LM_RETRIES, 0)):
         parts.append(Text(f"{int(retries)} {'retry' if retries == 1 else 'retries'}", style="yellow"))
     if span.failed:
         parts.append(Text(short(_error(span)), style="bold red"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -145,3 +146,11 @@ def environment(**values: str) -> Iterator[None]:
         for name, value in values.items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture
+def nothing_is_said(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """OpenTelemetry never has to refuse a provider, and we have nothing to complain of."""
+    yield
+    said = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
+    assert said == []

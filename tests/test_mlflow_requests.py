@@ -11,23 +11,25 @@ from dspy_trace.export.mlflow_values import reads_as_json
 from tests.mlflow_spans import HEX, SPAN, made, span
 from tests.parts.recorder import decode
 
+ATTRIBUTES = {
+    "mlflow.spanInputs": {"q": "é"},
+    "other": {"a": 1},
+    "n": 3,
+    "x": 1.5,
+    "yes": True,
+    "no": None,
+    "text": "AGENT",
+    "number": "1",
+    "json": '{"a": 1}',
+    "quoted": '"q"',
+}
+
 
 def test_the_request() -> None:
     """Objects and lists as JSON text, numbers typed, text as it is; of two rows of one span the last."""
     first = made(span("old"))
     root = made(span("POST /ask"))
-    root["attributes"] = {
-        "mlflow.spanInputs": {"q": "é"},
-        "other": {"a": 1},
-        "n": 3,
-        "x": 1.5,
-        "yes": True,
-        "no": None,
-        "text": "AGENT",
-        "number": "1",
-        "json": '{"a": 1}',
-        "quoted": '"q"',
-    }
+    root["attributes"] = ATTRIBUTES
     root["events"] = [{"name": "e", "time": 5, "attributes": {"a": ["b", 1], "o": {"k": False}, "none": None}}]
     root["links"] = [{"trace_id": f"{1:032x}", "span_id": f"{2:016x}", "attributes": {"why": "x"}}]
     root["status"], root["message"] = "ERROR", "ValueError: no"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import dspy
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import attach, detach
-from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import (
     NonRecordingSpan,
     ProxyTracerProvider,
@@ -21,48 +19,10 @@ from opentelemetry.trace import (
 )
 
 import dspy_trace
-from tests.outlets import Kept, dummy, kept, names, provider_of_app  # noqa: F401  # a fixture
+from tests.outlets import Kept, kept, names, nothing_is_said, provider_of_app  # noqa: F401  # fixtures
+from tests.pair import PAIR, SECRET, TREE, call
 
-SECRET = "canary-of-the-prompt"
-
-PAIR = ["invoke_workflow Pair", "Predict first", "chat dummy", "Predict second", "chat dummy"]
-
-TREE = """
-> invoke_workflow Pair
-  Predict first
-    chat dummy
-  Predict second
-    chat dummy
-"""
-
-
-class Pair(dspy.Module):
-    """Asks twice, and does something of the test's in between."""
-
-    def __init__(self, between: Callable[[], Any] = lambda: None) -> None:
-        super().__init__()
-        self.first = dspy.Predict("question -> answer")
-        self.second = dspy.Predict("question -> answer")
-        self.between = between
-
-    def forward(self, question: str) -> dspy.Prediction:
-        self.first(question=question)
-        self.between()
-        return self.second(question=question)
-
-
-def call(between: Callable[[], Any] = lambda: None) -> None:
-    """Make one call of five spans."""
-    with dspy.context(lm=dummy([SECRET])):
-        assert Pair(between)(question=SECRET).answer == SECRET
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_overridden(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """OpenTelemetry never has to refuse a provider, and we have nothing to complain of."""
-    yield
-    said = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
-    assert said == []
+pytestmark = pytest.mark.usefixtures("nothing_is_said")
 
 
 def test_a_provider_that_is_there_is_joined(kept: Kept) -> None:
@@ -281,71 +241,3 @@ def under_remote_parent(sampled: bool = True) -> Iterator[None]:
         yield
     finally:
         detach(token)
-
-
-def test_processors_that_run_at_once(kept: Kept) -> None:
-    """A provider that calls its processors in threads of its own tells us of ours all the same."""
-    processors = ConcurrentMultiSpanProcessor(2)
-    provider, exporter = provider_of_app(active_span_processor=processors)
-    trace.set_tracer_provider(provider)
-    dspy_trace.autolog()
-    call()
-    assert names(exporter) == PAIR
-    assert kept.tree() == TREE
-    assert str(kept.rows()).count(SECRET) >= len(PAIR)
-    provider.shutdown()
-
-
-class Vendor(trace.TracerProvider):
-    """A provider that is not the SDK's."""
-
-    def __init__(self) -> None:
-        self.started: list[str] = []
-
-    def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
-        return VendorTracer(self.started)
-
-
-class VendorTracer(trace.Tracer):
-    def __init__(self, started: list[str]) -> None:
-        self._started = started
-
-    def start_span(self, name: str, *args: Any, **kwargs: Any) -> trace.Span:
-        self._started.append(name)
-        return trace.INVALID_SPAN
-
-    start_as_current_span: Any = None
-
-
-def test_a_provider_that_is_not_the_sdks(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
-    """It records as it can; that nothing of it reaches MLflow is one WARNING with the remedy."""
-    vendor = Vendor()
-    trace.set_tracer_provider(vendor)
-    dspy_trace.autolog()
-    call()
-    call()
-    assert vendor.started == 2 * PAIR
-    assert kept.rows() == []
-    (said,) = [record.getMessage() for record in caplog.records]
-    caplog.clear()
-    assert "Vendor" in said
-    assert "tracer_provider=" in said
-
-
-def test_two_first_calls_at_once(kept: Kept) -> None:
-    """Threads that find a new provider at the same moment join it once."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    class Slow(TracerProvider):
-        def add_span_processor(self, span_processor: Any) -> None:
-            import time
-
-            time.sleep(0.05)
-            super().add_span_processor(span_processor)
-
-    trace.set_tracer_provider(Slow(shutdown_on_exit=False))
-    dspy_trace.autolog()
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: call(), range(4)))
-    assert sorted(kept.tree().split("> ")) == sorted(["\n", *[TREE.split("> ")[1]] * 4])
-    assert dspy_trace.stats().observed == 4 * len(PAIR)

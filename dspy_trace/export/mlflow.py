@@ -109,14 +109,10 @@ def row(
         message = _tell_exception(events, beside) or message
     if beside:
         trace.scored(events, context.span_id)
-    start = _time(span.start_time)
     return {
-        "trace_id": f"{trace_id:032x}",
-        "span_id": f"{context.span_id:016x}",
-        "parent_id": None if parent_id is None else f"{parent_id:016x}",
+        **_ids(trace_id, context.span_id, parent_id),
+        **_times(span),
         "name": text(span.name)[:LONGEST_NAME],
-        "start": start,
-        "end": _time(span.end_time) if span.end_time is not None else start,
         "kind": span.kind.name,
         "status": "ERROR" if failed else "OK",
         "message": message,
@@ -125,6 +121,19 @@ def row(
         "events": events,
         "links": [_link(link) for link in span.links],
     }
+
+
+def _ids(trace_id: int, span_id: int, parent_id: int | None) -> dict[str, str | None]:
+    return {
+        "trace_id": f"{trace_id:032x}",
+        "span_id": f"{span_id:016x}",
+        "parent_id": None if parent_id is None else f"{parent_id:016x}",
+    }
+
+
+def _times(span: ReadableSpan) -> dict[str, int]:
+    start = _time(span.start_time)
+    return {"start": start, "end": _time(span.end_time) if span.end_time is not None else start}
 
 
 def _link(link: Link) -> dict[str, Any]:

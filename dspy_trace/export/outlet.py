@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import methodcaller
 from typing import Any
 
 import orjson
@@ -125,13 +126,15 @@ class Outlet:
         """Note the run that is active and MLflow's own span around ours, where the program uses mlflow."""
         mlflow = sys.modules["mlflow"]
         # Without its full package, or while another thread imports it, mlflow lacks some of these.
-        run = ask(lambda: mlflow.active_run())
+        run = ask(methodcaller("active_run"), mlflow)
         if run is not None and self._is_there(mlflow, trace.destination):
             trace.about["run_id"] = run.info.run_id
             if self.experiment is None:
                 # As MLflow has it: the page of a run shows what is in the run's experiment.
-                trace.destination = replace(trace.destination, experiment_id=run.info.experiment_id, experiment_name=None)
-        span = ask(lambda: mlflow.get_current_active_span())
+                trace.destination = replace(
+                    trace.destination, experiment_id=run.info.experiment_id, experiment_name=None
+                )
+        span = ask(methodcaller("get_current_active_span"), mlflow)
         trace_id, span_id = getattr(span, "trace_id", None), getattr(span, "span_id", None)
         if isinstance(trace_id, str) and trace_id.startswith("tr-") and isinstance(span_id, str):
             trace.mlflow_trace_id = int(trace_id[3:], 16)

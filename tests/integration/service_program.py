@@ -13,11 +13,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-PORT, FILE, ORDER = sys.argv[1:]
-
-if ORDER != "untraced":
-    import dspy_trace
-
 import dspy
 import uvicorn
 from fastapi import Body, FastAPI
@@ -25,6 +20,8 @@ from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind
+
+PORT, FILE, ORDER = sys.argv[1:]
 
 
 class ToFile(SpanExporter):
@@ -64,6 +61,8 @@ def set_up_telemetry() -> None:
 if ORDER == "early":
     set_up_telemetry()
 if ORDER != "untraced":
+    import dspy_trace
+
     dspy_trace.autolog()
 
 app = FastAPI()

@@ -170,9 +170,9 @@ def project_with_database(project: Project, made_database: Path) -> Project:
 
 @pytest.mark.parametrize("order", ["late", "early"])
 def test_a_service(project_with_database: Project, mlflow_reader: Reader, order: str) -> None:
-    """Whether its provider is set before or after tracing is switched on, the application's exporter gets what it got
-    without us, and our spans beside; MLflow gets the requests that asked DSPy, whole, named and finished; prompts are in
-    MLflow alone.
+    """Whenever its provider is set, the application's exporter gets what it got without us, and our spans beside.
+
+    MLflow gets the requests that asked DSPy, whole, named and finished; prompts are in MLflow alone.
     """
     project = project_with_database
     with running(project, "untraced") as bare:

@@ -21,7 +21,7 @@ def traces(uri: str, experiment: str = "Default") -> list[dict[str, Any]]:
     found = mlflow.get_experiment_by_name(experiment)
     if found is None:
         return []
-    told: list[Any] = mlflow.search_traces(locations=[found.experiment_id], return_type="list")
+    told: Any = mlflow.search_traces(locations=[found.experiment_id], return_type="list")
     return [_trace(one) for one in sorted(told, key=lambda one: int(one.info.request_time))]
 
 
@@ -77,7 +77,7 @@ def found(uri: str, experiment: str, condition: str) -> list[str]:
     mlflow.set_tracking_uri(uri)
     where = mlflow.get_experiment_by_name(experiment)
     assert where is not None
-    told: list[Any] = mlflow.search_traces(
+    told: Any = mlflow.search_traces(
         locations=[where.experiment_id], filter_string=condition, return_type="list", include_spans=False
     )
     return [one.info.trace_id for one in told]

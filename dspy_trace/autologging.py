@@ -51,8 +51,8 @@ def autolog(
         log_traces: trace at all.
         log_traces_from_compile: trace what runs inside an optimizer's ``compile``.
         log_traces_from_eval: trace what runs inside ``dspy.Evaluate``.
-        log_compiles: not in this version; a warning says so.
-        log_evals: not in this version; a warning says so.
+        log_compiles: log each outermost ``compile`` as an MLflow run, with every evaluation in it as a child run.
+        log_evals: log each ``dspy.Evaluate`` as an MLflow run.
         log_models: not in this version; a warning says so.
         disable: stop tracing and restore DSPy exactly.
         silent: log nothing but warnings of lost data.
@@ -73,6 +73,7 @@ def autolog(
     _check(tracking_uri=tracking_uri, experiment=experiment)
     asked: dict[str, Any] = {"tracer_provider": tracer_provider, "capture_content": capture_content, "detail": detail}
     asked |= {"conventions": conventions, "redact": redact}
+    asked |= {"log_evals": log_evals, "log_compiles": log_compiles}
     asked |= {"log_traces_from_eval": log_traces_from_eval, "log_traces_from_compile": log_traces_from_compile}
     check(**asked)
     with _lock:
@@ -80,7 +81,7 @@ def autolog(
             _stop()
             return
         if not silent:
-            _say_what_is_missing(log_compiles=log_compiles, log_evals=log_evals, log_models=log_models)
+            _say_what_is_missing(log_models=log_models)
         out = outlet()
         out.uri, out.experiment, out.processor.live = tracking_uri, experiment, True
         if tracer_provider is None:
@@ -102,7 +103,9 @@ def _stop() -> None:
 def _say_what_is_missing(**asked: bool) -> None:
     for name, wanted in asked.items():
         if wanted:
-            logger.warning("dspy-trace: %s=True has no effect in this version: it logs traces, not yet runs", name)
+            logger.warning(
+                "dspy-trace: %s=True has no effect in this version: it logs traces and runs, not yet models", name
+            )
 
 
 def _check(**texts: str | None) -> None:

@@ -51,6 +51,15 @@ class Tally:
                         tally.cost = (tally.cost or 0.0) + call.cost
             tally = tally.above
 
+    def merge(self, other: Tally) -> None:
+        """Add the sums of another, which has ended."""
+        self.lm_calls += other.lm_calls
+        self.cache_hits += other.cache_hits
+        self.input_tokens += other.input_tokens
+        self.output_tokens += other.output_tokens
+        if other.cost is not None:
+            self.cost = (self.cost or 0.0) + other.cost
+
 
 @dataclass(slots=True, eq=False)
 class Fact:
@@ -226,21 +235,33 @@ class Evaluation(Fact):
     examples: int | None = None
     threads: int | None = None
     items_taken: bool = False
+    subject: Any = None
+    devset: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     score: float | None = None
     tally: Tally | None = None
 
 
 @dataclass(slots=True, eq=False)
 class ExampleRun(Fact):
-    """One example of an evaluation, or one rollout of an optimizer."""
+    """One example of an evaluation, or one rollout of an optimizer: `around` is what runs it, with many others.
+
+    Of an evaluation's, `subject` is not told; of an optimizer's, it is the program that is tried.
+    """
 
     program: str
+    around: Any = None
+    subject: Any = None
+    round: int = 0
+    begun: float = 0.0
     index: int | None = None
     resubmitted: bool = False
     inputs: Any = None
     metric: str | None = None
     output: Any = None
     score: float | None = None
+    explanation: str | None = None
     tally: Tally | None = None
 
 
@@ -252,7 +273,22 @@ class Compilation(Fact):
     program: str | None = None
     trainset: int | None = None
     valset: int | None = None
+    instance: Any = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    metric: str | None = None
+    result: Any = None
     tally: Tally | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Discovery(Fact):
+    """An optimizer has found a candidate, from parents; what it said of it, by name."""
+
+    number: int
+    parents: Sequence[int] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    score: float | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -284,3 +320,4 @@ class Scored(Fact):
 
     metric: str
     score: float
+    explanation: str | None = None

@@ -87,7 +87,7 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
         request = _request(**kwargs)
         with _lock:
             before, _asked_for[:] = _asked_for[0], [request]
-            if _patches and before.settings.detail == request.settings.detail:
+            if _patches and before.settings.rows == request.settings.rows:
                 _observe(request)
                 return
             if _patches:
@@ -156,7 +156,7 @@ def _start(module: ModuleType) -> None:
 
     settings = _asked_for[0].settings
     _observe(_asked_for[0])
-    _patches.append(Patches(rows_for(settings.detail, _dspy_version(module)), make))
+    _patches.append(Patches(rows_for(settings.rows, _dspy_version(module)), make))
     for name in _patches[0].modules():
         _when_imported(name)
 
@@ -171,6 +171,10 @@ def _observe(request: _Request) -> None:
         observer.beside, observer.joined = outlet.beside(request.settings), outlet.join
         # Now, if it is there, so that the first trace is whole: the application's spans above ours begin before them.
         shielded("joining a provider", outlet.join, request.provider or get_tracer_provider())
+        if request.settings.log_evals or request.settings.log_compiles:
+            from dspy_trace.runs.recorder import Recorder
+
+            observer.runs = Recorder(outlet, request.settings)
     activate(observer)
 
 

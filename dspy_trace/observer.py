@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracer, NoOpTracerProvider, ProxyTracerProvider, SpanContext, Tracer, TracerProvider
@@ -39,6 +39,30 @@ class Beside:
     keep: Callable[[SpanContext, Mapping[str, Any]], None]
 
 
+class Scope(Protocol):
+    """What a run is told from beneath it."""
+
+    def link(self, trace_id: int) -> None:
+        """Take note of a trace that begins beneath it."""
+        ...
+
+
+class Runs(Protocol):
+    """What logs evaluations and compiles as runs. Called on the program's threads; takes hardly any time."""
+
+    def begin(self, call: Any) -> None:
+        """Take note of a call of an evaluation, an example or a compile, before it begins."""
+        ...
+
+    def end(self, call: Any, error: BaseException | None) -> None:
+        """Take note of its end."""
+        ...
+
+    def discovered(self, call: Any, fact: facts.Discovery) -> None:
+        """Take note of a candidate that a compile has found."""
+        ...
+
+
 class Observer:
     """What all calls of one instrumentation share; calls in flight keep theirs when another takes over."""
 
@@ -56,6 +80,7 @@ class Observer:
         self.muted = _muted(settings)
         """Kinds of calls that, with all beneath them, are only counted and not traced."""
         self.beside: Beside | None = None
+        self.runs: Runs | None = None
         self.joined: Callable[[TracerProvider], None] | None = None
         """Called with each provider that traces are about to be recorded by."""
         self._given = tracer_provider

@@ -20,7 +20,7 @@ from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, Link, Span, Status, StatusCode, Tracer
 
 from dspy_trace import context as place
-from dspy_trace import facts, failures
+from dspy_trace import facts, failures, units
 from dspy_trace.guard import shielded
 from dspy_trace.observer import Observer, active
 from dspy_trace.points import Args, Kwargs, Reader
@@ -30,15 +30,13 @@ from dspy_trace.vocab import Attributes, keys
 from dspy_trace.vocab.spelling import Spelling
 
 if TYPE_CHECKING:
+    from dspy_trace.observer import Scope
     from dspy_trace.wrappers import Door
 
 T = TypeVar("T")
 
 _ROOTS_BENEATH: Final = frozenset({facts.Evaluation, facts.Compilation})
 """What never has modules beneath it: a module call or an example starts a trace of its own there, with a link."""
-
-_UNITS: Final = frozenset({facts.ExampleRun, facts.Evaluation, facts.Compilation})
-"""Units of work that have sums of their own, besides the outermost modules."""
 
 _COUNTED: Final = frozenset({facts.LMCall, facts.DecisionCall})
 """What adds to the sums, whether its span is recorded or not."""
@@ -79,6 +77,8 @@ def _begin(
         above.fact.relays = True
     call = Call(observer, tracer, reader, instance, fact, above, module)
     call.door = door
+    if type(fact) in units.KINDS:
+        units.began(call)
     call.start(context)
     return call
 
@@ -104,6 +104,7 @@ class Call:
         "fact",
         "instance",
         "observer",
+        "run",
         "span",
         "tally",
         "tracer",
@@ -126,10 +127,11 @@ class Call:
         self.door: Door | None = None
         self.span: Span = INVALID_SPAN
         self.tally: facts.Tally | None = above.tally if above is not None else None
+        self.run: Scope | None = above.run if above is not None else None
         kind = type(fact)
         # Not itself for a module's: a reference cycle would leave every call to the garbage collector.
-        self._module: Call | None = None if kind in _UNITS else module
-        if kind in _UNITS or (kind is facts.ModuleCall and fact.outermost):
+        self._module: Call | None = None if kind in units.KINDS else module
+        if kind in units.KINDS or (kind is facts.ModuleCall and fact.outermost):
             self.tally = fact.tally = facts.Tally(self.tally)
         self._muted: bool = (above is not None and above._muted) or kind in observer.muted
         self._reader = reader
@@ -168,6 +170,8 @@ class Call:
                 first.name(fact), base, first.kind_of(fact), first.at_start(fact), links
             )
             self._context = place.within(base, span, self)
+            if self.run is not None and (base is not context or type(fact) in units.KINDS):
+                units.linked(self)
             if span.is_recording():
                 self._attributes = {}
                 shielded("describing a call", self._describe, spellings, self._attributes)
@@ -242,6 +246,10 @@ class Call:
                 shielded("ending a call", self._end, self._attributes, error)
             elif type(self.fact) in _COUNTED:
                 shielded("counting a call", self._count, error)
+            if self.observer.runs is not None and type(self.fact) in units.KINDS:
+                if self._attributes is None:
+                    shielded("reading a result", self._reader.end, self.fact, self.instance, self._result, error)
+                units.ended(self, error)
             if error is not None or self._failed_beneath is not None or self._deferred:
                 self._forget()
             if self.above is None and self._attributes is not None:
@@ -249,7 +257,9 @@ class Call:
 
     def happened(self, event: facts.Fact) -> None:
         """Record something that happened during this call."""
-        if self._open and self._attributes is not None:
+        if type(event) is facts.Discovery:
+            units.discovered(self, event)
+        elif self._open and self._attributes is not None:
             self.span.add_event(*self.observer.vocabularies[0].event(event))
 
     def _count(self, error: BaseException | None) -> None:
@@ -267,7 +277,7 @@ class Call:
                 self._reader.end(fact, self.instance, self._result, error)
             observer = self.observer
             if kind is facts.ExampleRun and fact.score is not None:
-                span.add_event(*observer.vocabularies[0].event(facts.Scored(fact.metric or "metric", fact.score)))
+                units.scored(span, fact, observer, self._beside)
             for spelling in observer.spellings[kind]:
                 attributes.update(spelling.at_end(fact, observer.span_capture))
             if self._beside is not None and observer.beside is not None:

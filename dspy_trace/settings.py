@@ -102,8 +102,9 @@ network for anything."""
 DEMO_SETS = {"LITELLM_LOCAL_MODEL_COST_MAP": "true"}
 """What the demo tells itself, likewise: its own LM costs nothing, and DSPy would warn where there is no network."""
 
-WORKER_DEFAULTS = {"PGCONNECT_TIMEOUT": "10"}
-"""What it is told unless the program has been told otherwise: for how many seconds PostgreSQL's client tries."""
+WORKER_DEFAULTS = {"PGCONNECT_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+"""What it is told unless the program has been told otherwise: for how many seconds PostgreSQL's client tries, and how
+often MLflow's, since we try again ourselves."""
 
 WORKER_LACKS = (
     r"(OTEL_|COVERAGE_|COV_CORE_|PYTEST_).*|PYTHONWARNINGS|PYTHONINSPECT|PYTHONSTARTUP|PYTHONBREAKPOINT|MLFLOW_RUN_ID"
@@ -159,6 +160,13 @@ class Settings:
     latest_semconv: bool = False
     traces_from_eval: bool = True
     traces_from_compile: bool = True
+    log_evals: bool = False
+    log_compiles: bool = False
+
+    @property
+    def rows(self) -> tuple[Detail, bool]:
+        """What decides which methods are observed: the detail, and whether runs are logged."""
+        return self.detail, self.log_evals or self.log_compiles
 
     @property
     def content_for_mlflow(self) -> bool:
@@ -178,6 +186,8 @@ def resolve(
     redact: Callable[[Any], Any] | None = None,
     log_traces_from_eval: bool = True,
     log_traces_from_compile: bool = True,
+    log_evals: bool = False,
+    log_compiles: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Return settings from arguments, else from the environment, else the defaults.
@@ -199,6 +209,8 @@ def resolve(
         latest_semconv=LATEST in _words(environ.get(STABILITY_OPT_IN, "")),
         traces_from_eval=bool(log_traces_from_eval),
         traces_from_compile=bool(log_traces_from_compile),
+        log_evals=bool(log_evals),
+        log_compiles=bool(log_compiles),
     )
 
 

@@ -44,6 +44,18 @@ class DatabaseSink:
         self._file: Path | None = None
         self._inode: tuple[int, int] | None = None
         self._experiments: dict[Target, str] = {}
+        self._spelled = uri
+
+    def runs(self) -> Any:
+        """Return MLflow's client for runs of the same database."""
+
+        def made() -> Any:
+            from mlflow import MlflowClient
+
+            self._opened()
+            return MlflowClient(self._spelled)
+
+        return self._understood(made)
 
     def experiment(self, target: Target) -> str:
         return self._understood(lambda: self._experiment(self._opened(), target))
@@ -125,6 +137,7 @@ class DatabaseSink:
             self._client = TracingClient(uri)
         if self._file is not None:
             self._inode = _inode(self._file)
+        self._spelled = uri
         return self._client
 
     def _experiment(self, client: Any, target: Target) -> str:

@@ -20,6 +20,7 @@ from dspy_trace.export.sinks import Row, Sink
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target
 from dspy_trace.guard import ask
+from dspy_trace.runs.spooled import mlflow_id
 
 logger = logging.getLogger("dspy_trace")
 
@@ -152,14 +153,14 @@ class Drain:
         for row, words in refused:
             batch = rows[row["trace_id"], row["span_id"]][1]
             settled.dead.append(Dead(batch.trace_id, "spans", orjson.dumps([row]), words, 1, batch.owner))
-        settled.infos = [told for batch in taken if (told := self._info(target, batch)) is not None]
+        settled.infos = [told for batch in taken if (told := self._info(spool, target, batch)) is not None]
         spool.settle(number, settled)
         self._succeeded(spool)
         if refused:
             words = f"{len(refused)} span{'s' * (len(refused) > 1)} ({refused[0][1]})"
             self._tell(self.uri, Undelivered(words, "dead", "They are kept: see `dspy-trace dead-letters`."))
 
-    def _info(self, target: Target, batch: Batch) -> tuple[str, bytes, str] | None:
+    def _info(self, spool: Spool, target: Target, batch: Batch) -> tuple[str, bytes, str] | None:
         """Return what is to be said of a batch's trace once its spans are there."""
         if batch.info is None:
             return None
@@ -169,6 +170,10 @@ class Drain:
         root = next((row for row in reversed(found) if row["root"]), None)
         if root is None or not isinstance(info, dict):
             return None
+        run = info.pop("run", None)
+        if run is not None:
+            # MLflow's id of a run of ours, where the worker has made it by now; it links the two in any case.
+            info["run_id"] = ask(mlflow_id, spool, run) or info.get("run_id")
         told = trace_info(root, info, self._sink.experiment(target))
         return None if told is None else (batch.trace_id, orjson.dumps(told), batch.owner)
 

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from dspy_trace import settings as names
+from dspy_trace.export import records
 from dspy_trace.guard import ask
 
 if TYPE_CHECKING:
@@ -77,12 +78,14 @@ class _Ending:
         if launcher is not None and not launcher.off:
             self.deadlines |= dict.fromkeys(launcher.uris, self.begun + for_databases)
         self.failed = {uri: drain.failed for uri, drain in tuple(delivery.drains.items())}
+        self.for_runs = self.begun + for_databases
         self.given_up: set[str] = set()
 
     def run(self) -> None:
         delivery, launcher = self.delivery, self.delivery.launcher
         delivery.hurry(max(self.deadlines.values(), default=self.begun))
-        if launcher is not None and launcher.problem is None and delivery.waits(launcher.uris):
+        waits = launcher is not None and (delivery.waits(launcher.uris) or delivery.waits(None, records.RUNS))
+        if launcher is not None and launcher.problem is None and waits:
             launcher.start_now()
         said = False
         while left := self._left():
@@ -99,10 +102,12 @@ class _Ending:
 
     def _left(self) -> set[str]:
         """Return the targets that are still worth waiting for."""
-        now = monotonic()
+        now, for_all = monotonic(), (*records.TRACES, *records.RUNS)
         left = {uri for uri, deadline in self.deadlines.items() if now < deadline and uri not in self.given_up}
         for uri in tuple(left):
-            if not self.delivery.waits(frozenset((uri,))):
+            # What a server is told of runs, the worker tells it, which goes on when the program has ended.
+            tables = records.TRACES if uri in self.delivery.drains and now >= self.for_runs else for_all
+            if not self.delivery.waits(frozenset((uri,)), tables):
                 left.discard(uri)
             elif self._has_failed(uri):
                 self.given_up.add(uri)

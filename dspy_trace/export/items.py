@@ -8,7 +8,7 @@ from typing import Literal
 
 from dspy_trace.export.target import Target
 
-Kind = Literal["spans", "info", "feedback"]
+Kind = Literal["spans", "info", "feedback", "run"]
 
 
 @dataclass(slots=True)
@@ -86,9 +86,11 @@ class Waiting:
     followups: int = 0
     oldest_age: float = 0.0
     dead: int = 0
+    runs: int = 0
+    """Records of runs."""
 
     def __bool__(self) -> bool:
-        return bool(self.batches or self.followups)
+        return bool(self.batches or self.followups or self.runs)
 
     def __add__(self, other: Waiting) -> Waiting:
         return Waiting(
@@ -98,6 +100,7 @@ class Waiting:
             self.followups + other.followups,
             max(self.oldest_age, other.oldest_age),
             self.dead + other.dead,
+            self.runs + other.runs,
         )
 
 

@@ -72,7 +72,7 @@ class Launcher:
     @property
     def uris(self) -> frozenset[str]:
         """The databases looked after."""
-        return frozenset(self._targets)
+        return frozenset(uri for uri, target in self._targets.items() if target.kind == "database")
 
     @property
     def off(self) -> bool:
@@ -93,7 +93,7 @@ class Launcher:
 
     def _looked(self, spool: Spool) -> float | None:
         self._reap()
-        if not records.anything(spool, uris=self.uris):
+        if not any(self._waits(spool, target) for target in list(self._targets.values())):
             return None
         self._pass_on(spool)
         if self._not_before <= monotonic():
@@ -121,7 +121,7 @@ class Launcher:
         return all(running)
 
     def _waits(self, spool: Spool, target: Target) -> bool:
-        return records.anything(spool, uris=frozenset((target.uri,)))
+        return records.anything(spool, uris=frozenset((target.uri,)), tables=for_worker(target))
 
     def _ensure(self, spool: Spool, target: Target) -> bool:
         assert spool.path is not None
@@ -139,7 +139,8 @@ class Launcher:
                 self._cannot(target, Unwelcome(f"no process can be started to write it: {why}", "no worker", FLUSH))
             return False
         if not _is_installed("mlflow") or not _is_installed("sqlalchemy"):
-            self._cannot(target, Unwelcome("MLflow is not installed", "mlflow missing", INSTALL))
+            cause = "mlflow missing" if target.kind == "database" else "no runs"
+            self._cannot(target, Unwelcome("MLflow is not installed", cause, INSTALL))
             return False
         return self._start(spool, target, slot, credential)
 
@@ -209,6 +210,11 @@ class Launcher:
             self.problem = Undelivered(found[0].message, found[0].cause, "")
         elif self._not_before <= monotonic():
             self.problem = None
+
+
+def for_worker(target: Target) -> tuple[str, ...]:
+    """Return the tables of the spool that hold what the worker writes for a target: of a server's, only runs."""
+    return (*records.TRACES, *records.RUNS) if target.kind == "database" else records.RUNS
 
 
 def _is_installed(package: str) -> bool:

@@ -107,6 +107,8 @@ def row(
     message = text(span.status.description or "") if failed else ""
     if keys.EXCEPTION_TYPE in beside:
         message = _tell_exception(events, beside) or message
+    if keys.EVALUATION_EXPLANATION in beside:
+        _explain(events, beside[keys.EVALUATION_EXPLANATION])
     if beside:
         trace.scored(events, context.span_id)
     return {
@@ -158,7 +160,7 @@ def _ours(span: ReadableSpan, beside: dict[str, Any], failed: bool) -> tuple[dic
     for key, value in beside.items():
         if type(value) is Captured:
             attributes[key] = orjson.Fragment(str(value))
-        elif key not in _EXCEPTION:
+        elif key not in _IN_EVENTS:
             attributes[key] = _id(value) if key in _IDS else clean(value)
     if failed and mlflow.LOG_LEVEL in attributes:
         attributes[mlflow.LOG_LEVEL] = ERROR
@@ -166,6 +168,8 @@ def _ours(span: ReadableSpan, beside: dict[str, Any], failed: bool) -> tuple[dic
 
 
 _EXCEPTION: Final = frozenset({keys.EXCEPTION_TYPE, keys.EXCEPTION_MESSAGE, keys.EXCEPTION_STACKTRACE})
+_IN_EVENTS: Final = _EXCEPTION | {keys.EVALUATION_EXPLANATION}
+"""What travels beside a span and belongs into one of its events."""
 
 
 def _foreign(span: ReadableSpan) -> dict[str, Any]:
@@ -220,6 +224,13 @@ def _resource(span: ReadableSpan) -> dict[str, str]:
 
 def _event(name: str, timestamp: int, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"name": text(name), "time": _time(timestamp), "attributes": clean(attributes or {})}
+
+
+def _explain(events: list[dict[str, Any]], explanation: str) -> None:
+    """Put what a metric said, which travels beside the span, into the event that tells the score."""
+    for event in events:
+        if event["name"] == keys.EVENT_EVALUATION:
+            event["attributes"][keys.EVALUATION_EXPLANATION] = text(explanation)
 
 
 def _tell_exception(events: list[dict[str, Any]], beside: Mapping[str, Any]) -> str | None:

@@ -61,6 +61,7 @@ class TraceFacts:
             if event["name"] == keys.EVENT_EVALUATION and keys.EVALUATION_SCORE in told:
                 name = told.get(keys.EVALUATION_NAME, "score")
                 score = {"name": name, "value": told[keys.EVALUATION_SCORE], "time": event["time"]}
+                score["rationale"] = told.get(keys.EVALUATION_EXPLANATION)
                 self.scores.append({**score, "source_type": "CODE", "source_id": name})
 
     def info(self, about: Mapping[str, Any]) -> dict[str, Any] | None:

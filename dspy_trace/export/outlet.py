@@ -33,6 +33,7 @@ from dspy_trace.export.traces import LiveTrace
 from dspy_trace.export.undecided import Ended
 from dspy_trace.guard import ask, shielded
 from dspy_trace.observer import Beside, capture_of
+from dspy_trace.runs.queue import RunQueue
 from dspy_trace.settings import Settings
 from dspy_trace.vocab.mlflow import MLflow
 
@@ -72,7 +73,27 @@ class Outlet:
         processes: Any = sys.modules.get("multiprocessing.process")
         if processes is not None and processes.parent_process() is not None:
             self._at_exit_of_child()
+        self.runs = RunQueue(self.delivery)
         self.forked()
+
+    def here(self) -> tuple[Target | None, str | None]:
+        """Return where a run that begins now goes, and MLflow's id of the run that is active."""
+        found = LiveTrace(0)
+        self._opened(found)
+        return found.destination, found.about.get("run_id")
+
+    def trace_of(self, trace_id: int, where: Target | None, run: str) -> str:
+        """Let a trace that begins go where a run of ours is; return MLflow's id of it."""
+        known = self.processor.trace(trace_id)
+        if known is not None:
+            known.about["run"] = run
+            known.destination = where or known.destination
+        return self.name_of(trace_id)
+
+    def name_of(self, trace_id: int) -> str:
+        """Return MLflow's id of a trace."""
+        known = self.processor.trace(trace_id)
+        return f"tr-{(known.mlflow_trace_id if known is not None else None) or trace_id:032x}"
 
     def join(self, provider: TracerProvider) -> None:
         """Put the processor on an SDK provider, once. Any other provider is left alone, and that is said."""
@@ -183,11 +204,13 @@ class Outlet:
 
     def flush(self, timeout: float) -> bool:
         """Write out and deliver; return whether nothing waits any more."""
+        self.runs.write_out()
         self.processor.write_out()
         return self.delivery.flush(timeout)
 
     def shutdown(self, timeout: float, worker: bool = False) -> bool:
         """Write out, deliver as far as `timeout` seconds allow, and end our threads; a later span starts them again."""
+        self.runs.end()
         self.processor.end()
         return self.delivery.shutdown(timeout, worker)
 
@@ -201,11 +224,13 @@ class Outlet:
 
     def forked(self) -> None:
         """Have a child of multiprocessing's see to its end itself: it forgets all finalizers when it begins."""
+        self.runs.forked()
         util: Any = sys.modules.get("multiprocessing.util")
         if util is not None:
             util.register_after_fork(self, Outlet._at_exit_of_child)
 
     def _at_exit(self) -> None:
+        shielded("writing runs", self.runs.write_out)
         shielded("writing spans", self.processor.write_out)
         shielded("delivering at exit", self.delivery.at_exit)
 

@@ -53,15 +53,27 @@ def waiting(spool: Spool, *, owner: str | None = None, uris: frozenset[str] | No
     )[0]
     followups, oldest_followup = spool.read(f"SELECT count(*), min(b.created) FROM followups AS b {where}", *values)[0]
     dead = spool.read(f"SELECT total(b.spans) FROM dead AS b {where}", *values)[0][0]
-    created = min((moment for moment in (oldest, oldest_followup) if moment is not None), default=None)
+    runs, oldest_run = spool.read(f"SELECT count(*), min(b.created) FROM runs AS b {where}", *values)[0]
+    created = min((moment for moment in (oldest, oldest_followup, oldest_run) if moment is not None), default=None)
     age = 0.0 if created is None else max(time() - created, 0.0)
-    return Waiting(int(spans), int(batches), int(size), int(followups), age, int(dead))
+    return Waiting(int(spans), int(batches), int(size), int(followups), age, int(dead), int(runs))
 
 
-def anything(spool: Spool, *, owner: str | None = None, uris: frozenset[str] | None = None) -> bool:
+TRACES = ("batches", "followups")
+RUNS = ("runs",)
+"""Tables of what waits: what is said of traces, and what of runs."""
+
+
+def anything(
+    spool: Spool,
+    *,
+    owner: str | None = None,
+    uris: frozenset[str] | None = None,
+    tables: tuple[str, ...] = (*TRACES, *RUNS),
+) -> bool:
     """Return whether anything waits, quickly."""
     where, values = _where(owner, uris)
-    return any(spool.read(f"SELECT 1 FROM {table} AS b {where} LIMIT 1", *values) for table in ("batches", "followups"))
+    return any(spool.read(f"SELECT 1 FROM {table} AS b {where} LIMIT 1", *values) for table in tables)
 
 
 def _where(owner: str | None, uris: frozenset[str] | None) -> tuple[str, list[str]]:
@@ -161,6 +173,11 @@ def replay(spool: Spool, letter: DeadLetter) -> None:
                 "INSERT INTO batches (target, trace_id, owner, holder, until, created, spans, bytes, complete, payload)"
                 " VALUES (?, ?, ?, '', 0, ?, ?, ?, 1, ?)",
                 values,
+            )
+        elif letter.kind == "run":
+            db.execute(
+                "INSERT INTO runs (target, run, owner, created, bytes, payload) VALUES (?, ?, ?, ?, ?, ?)",
+                (target, letter.trace_id, owner, now, len(letter.payload), letter.payload),
             )
         else:
             db.execute(

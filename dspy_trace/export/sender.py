@@ -25,6 +25,8 @@ from dspy_trace.export.spool import Spool
 from dspy_trace.export.spoolfile import Unusable
 from dspy_trace.export.target import Credential, Target
 from dspy_trace.guard import shielded
+from dspy_trace.runs import spooled
+from dspy_trace.runs.spooled import Record
 
 logger = logging.getLogger("dspy_trace")
 
@@ -79,6 +81,22 @@ class Delivery:
             payload: JSON object of what :func:`dspy_trace.export.mlflow_info.assessment` takes or returns.
         """
         shielded("writing to the spool", self._feedback, target, trace_id, payload)
+
+    def put_runs(self, records: Sequence[Record]) -> int:
+        """Take records of runs, which the worker process writes; return how many could not be kept."""
+        refused = shielded("writing to the spool", self._put_runs, records)
+        return len(records) if refused is None else refused
+
+    def _put_runs(self, records: Sequence[Record]) -> int:
+        targets = {record.target for record in records}
+        sealed = {target for target in targets if self._credentials(target) is not None}
+        refused: list[int] = []
+        self._write(True, lambda spool: refused.append(spooled.put(spool, records, self.owner, sealed)))
+        with self._lock:
+            for target in targets:
+                self._launch(target)
+            self._wake()
+        return sum(refused)
 
     def _put(self, batches: Sequence[Batch]) -> None:
         sealed = {batch.target for batch in batches if self._credentials(batch.target) is not None}
@@ -138,6 +156,7 @@ class Delivery:
         file, memory = self.file(), self._memory
         if memory is not None and file.path is not None and records.anything(memory):
             self._move(memory, file, "database")
+            spooled.move(memory, file, self.owner)
         return file
 
     def _move(self, source: Spool, into: Spool, kind: str | None = None) -> None:
@@ -147,6 +166,8 @@ class Delivery:
                 batches = source.take(source.heads(number, target, self.owner), self.owner)
                 into.put(batches, self.owner, {target} if sealed else ())
                 source.forget(batches)
+        if kind is None:
+            spooled.move(source, into, self.owner)
 
     def _say_older(self, spool: Spool) -> None:
         """Say what earlier programs have left, in one line."""
@@ -165,16 +186,20 @@ class Delivery:
         """Have what waits for a target delivered."""
         with self._lock:
             if target.kind == "database":
-                if self.launcher is None:
-                    self.launcher = Launcher(self._rescued, self._credentials, self._say, self._environ)
-                    self._employ(self.launcher)
-                self.launcher.serve(target)
+                self._launch(target)
             elif target.uri not in self.drains:
                 sink = HttpSink(target.uri, self._credentials)
                 drain = Drain(target.uri, sink, self.spools, self.owner, tell=self._say, progress=self.progress.set)
                 self.drains[target.uri] = drain
                 self._employ(drain)
             self._wake()
+
+    def _launch(self, target: Target) -> None:
+        """Have the worker process see to what only it can write."""
+        if self.launcher is None:
+            self.launcher = Launcher(self._rescued, self._credentials, self._say, self._environ)
+            self._employ(self.launcher)
+        self.launcher.serve(target)
 
     def _wake(self) -> None:
         for runner in self._runners:
@@ -200,13 +225,16 @@ class Delivery:
                 return
             self._told.add((uri, error.cause))
         forms = {"dead": "%s refuses %s. %s", "spool": "the %s cannot be written: %s. %s"}
+        forms["no runs"] = "evaluations and compiles are not logged as runs in %s: %s. %s"
         form = forms.get(error.cause, "traces for %s are not delivered: %s. %s")
         told = form % (uri, error.words.rstrip("."), error.remedy)
         logger.warning("dspy-trace: %s", told.rstrip())
 
-    def waits(self, uris: frozenset[str] | None = None) -> bool:
+    def waits(
+        self, uris: frozenset[str] | None = None, tables: tuple[str, ...] = (*records.TRACES, *records.RUNS)
+    ) -> bool:
         """Return whether anything of this process waits, for some tracking URIs or any."""
-        return any(records.anything(spool, owner=self.owner, uris=uris) for spool in self.spools())
+        return any(records.anything(spool, owner=self.owner, uris=uris, tables=tables) for spool in self.spools())
 
     def waiting(self, uris: frozenset[str] | None = None) -> Waiting:
         """Return what of this process waits, for some tracking URIs or any."""
@@ -235,7 +263,7 @@ class Delivery:
     def flush(self, timeout: float = 30.0) -> bool:
         """Deliver; return whether nothing of this process waits any more. Takes at most `timeout` seconds."""
         off = self.launcher is not None and self.launcher.off
-        ending.wait(self, timeout, lambda: self.waits(frozenset(self.drains) if off else None))
+        ending.wait(self, timeout, lambda: self.waits(*((frozenset(self.drains), records.TRACES) if off else ())))
         return not self.waits()
 
     def deliver_all(self, timeout: float = 30.0) -> bool:
@@ -243,8 +271,11 @@ class Delivery:
         file = self.file()
         for _, target, sealed, _ in file.targets():
             opened = not sealed or self._credentials(target) is not None
-            if opened and records.anything(file, uris=frozenset((target.uri,))):
+            uris = frozenset((target.uri,))
+            if opened and records.anything(file, uris=uris):
                 self._serve(target)
+            if opened and target.kind == "http" and records.anything(file, uris=uris, tables=records.RUNS):
+                self._launch(target)
         return ending.wait(self, timeout, lambda: records.anything(file))
 
     def shutdown(self, timeout: float = 5.0, worker: bool = False) -> bool:

@@ -102,8 +102,12 @@ def environment(credential: Credential | None, environ: Mapping[str, str] = os.e
     kept = {**names.WORKER_DEFAULTS, **{key: value for key, value in environ.items() if not _LACKS.fullmatch(key)}}
     kept |= names.WORKER_SETS
     kept.pop(names.WORKER_CREDENTIAL, None)
-    if credential is not None and credential.uri is not None:
-        kept[names.WORKER_CREDENTIAL] = credential.uri
+    for name in names.TRACKING_CREDENTIALS:
+        kept.pop(name, None)
+    if credential is not None:
+        opened = dict(zip(names.TRACKING_CREDENTIALS, (credential.username, credential.password, credential.token)))
+        opened[names.WORKER_CREDENTIAL] = credential.uri
+        kept |= {name: value for name, value in opened.items() if value is not None}
     parts = kept.pop(names.PYTHON_PATH, "").split(os.pathsep)
     path = [part for part in parts if _is_inherited(part)]
     if any(map(_is_auto, parts)):

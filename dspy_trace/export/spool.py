@@ -48,7 +48,7 @@ class Spool(SpoolFile):
         now = time()
         with self.writing() as db:
             for batch in batches:
-                target = _target_id(db, batch.target, batch.target in sealed)
+                target = number_of(db, batch.target, batch.target in sealed)
                 # The worker takes what goes to a database; nobody holds it before.
                 until = now + FIRST_HOLD if batch.target.kind == "http" else 0.0
                 fields = (target, batch.trace_id, owner, owner, until, now, batch.spans, len(batch.payload))
@@ -58,7 +58,7 @@ class Spool(SpoolFile):
     def put_followup(self, target: Target, trace_id: str, kind: Kind, payload: bytes, owner: str, sealed: bool) -> None:
         """Write what follows a trace."""
         with self.writing() as db:
-            _follow(db, _target_id(db, target, sealed), trace_id, kind, payload, owner)
+            _follow(db, number_of(db, target, sealed), trace_id, kind, payload, owner)
 
     def targets(self, uri: str | None = None) -> list[tuple[int, Target, bool, str]]:
         """Return the targets known: id, target, whether a credential opens it, and the folder of the program."""
@@ -106,7 +106,7 @@ class Spool(SpoolFile):
             for dead in settled.dead:
                 if (dead.trace_id, dead.owner) in there:
                     _count(db, dead.owner, "delivered", -dead.spans)
-                    _bury(db, target_id, dead, now)
+                    bury(db, target_id, dead, now)
             for trace_id, payload, owner in settled.infos:
                 if (trace_id, owner) in there:
                     _follow(db, target_id, trace_id, "info", payload, owner)
@@ -143,7 +143,7 @@ class Spool(SpoolFile):
         dead = Dead(followup.trace_id, followup.kind, followup.payload, reason, 0, followup.owner)
         with self.writing() as db:
             db.execute("DELETE FROM followups WHERE id = ?", (followup.id,))
-            _bury(db, target_id, dead, time())
+            bury(db, target_id, dead, time())
 
     def release(self, holder: str) -> None:
         """Let others take what `holder` holds."""
@@ -171,7 +171,7 @@ class Spool(SpoolFile):
                 "SELECT owner, sum(spans) FROM batches WHERE created < ? GROUP BY owner", (before,)
             ).fetchall():
                 _count(db, owner, "dropped: too old", spans)
-            for table in ("batches", "followups"):
+            for table in ("batches", "followups", "runs", "run_ids", "run_rows"):
                 db.execute(f"DELETE FROM {table} WHERE created < ?", (before,))
             self._bound_dead(db, before)
         (pages,) = self.read("PRAGMA page_count")[0]
@@ -199,7 +199,8 @@ _FOLLOWUPS = """SELECT id, trace_id, kind, payload, owner, created, tries FROM f
     AND NOT EXISTS (SELECT 1 FROM batches AS b WHERE b.trace_id = f.trace_id) ORDER BY id LIMIT ?"""
 
 
-def _target_id(db: sqlite3.Connection, target: Target, sealed: bool) -> int:
+def number_of(db: sqlite3.Connection, target: Target, sealed: bool) -> int:
+    """Return the number of a target, which is noted if it is new."""
     names = (target.uri, target.experiment_id or "", target.experiment_name or "")
     where = "uri = ? AND experiment_id = ? AND experiment_name = ?"
     found = db.execute(f"SELECT id, sealed FROM targets WHERE {where}", names).fetchone()
@@ -234,7 +235,8 @@ def _follow(db: sqlite3.Connection, target_id: int, trace_id: str, kind: str, pa
     )
 
 
-def _bury(db: sqlite3.Connection, target_id: int, dead: Dead, now: float) -> None:
+def bury(db: sqlite3.Connection, target_id: int, dead: Dead, now: float) -> None:
+    """Keep what was refused."""
     values = (target_id, dead.trace_id, dead.kind, dead.owner, now, dead.spans, dead.reason, dead.payload)
     db.execute(
         "INSERT INTO dead (target, trace_id, kind, owner, created, spans, reason, payload)"

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the tables. A newer one is left alone."""
 
 BUSY = 2.0
@@ -53,6 +53,20 @@ CREATE TRIGGER batches_in AFTER INSERT ON batches BEGIN
 CREATE TRIGGER batches_out AFTER DELETE ON batches BEGIN
     UPDATE totals SET n = n - old.bytes WHERE name = 'bytes'; END;
 """
+
+
+RUNS = """
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, run TEXT NOT NULL, owner TEXT NOT NULL,
+    created REAL NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE INDEX runs_by_target ON runs (target, run);
+CREATE INDEX runs_by_owner ON runs (owner);
+CREATE TABLE run_ids (run TEXT PRIMARY KEY, mlflow_id TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE run_rows (
+    run TEXT, name TEXT, key TEXT, created REAL NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (run, name, key))
+    WITHOUT ROWID;
+"""
+"""What schema 2 has beyond the first: records of runs, the ids that MLflow gave, and rows of tables that grow."""
 
 
 class Unusable(Exception):
@@ -122,6 +136,9 @@ class SpoolFile:
                 raise Unusable(f"it was made by a newer dspy-trace (schema {version}, not {SCHEMA})")
             if version == 0:
                 for statement in _statements(TABLES):
+                    connection.execute(statement)
+            if version < SCHEMA:
+                for statement in _statements(RUNS):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA}")
             connection.execute("COMMIT")

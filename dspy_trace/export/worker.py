@@ -22,6 +22,7 @@ from dspy_trace import settings as names
 from dspy_trace.export import records
 from dspy_trace.export.database import DatabaseSink
 from dspy_trace.export.drain import Drain
+from dspy_trace.export.launch import for_worker
 from dspy_trace.export.locks import ProcessLock, is_free
 from dspy_trace.export.outcomes import Undelivered, Unwelcome
 from dspy_trace.export.places import bounds, spool_file
@@ -30,6 +31,7 @@ from dspy_trace.export.spawn import SHARED, lock_file, producers_file, slot_of
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target, without_secrets
 from dspy_trace.guard import ask
+from dspy_trace.runs.drain import RunDrain, ServerSink
 
 logger = logging.getLogger("dspy_trace")
 
@@ -65,7 +67,8 @@ class Worker:
         self._idle = ask(float, environ.get(names.WORKER_IDLE), default=IDLE)
         self._lock = ProcessLock(lock_file(folder, slot))
         self._holder = f"worker-{slot}"  # so that one takes up at once what the one before it held
-        self._drains: dict[str, Drain] = {}
+        self._drains: dict[str, list[Drain]] = {}
+        self._targets: dict[str, Target] = {}
         self._runners: list[Runner] = []
         self._told: dict[str, str] = {}
         self._packages = _places_of("mlflow", "dspy-trace")
@@ -118,24 +121,30 @@ class Worker:
             return
         self._version = version
         for _, target, sealed, folder in self.spool.targets():
-            if target.uri not in self._drains and self._is_ours(target, sealed) and self._waits(target.uri):
+            if target.uri not in self._drains and self._is_ours(target, sealed) and self._waits(target):
                 self._serve(target, folder)
         for runner in self._runners:
             runner.wake()
 
     def _is_ours(self, target: Target, sealed: bool) -> bool:
-        return target.kind == "database" and slot_of(target.uri, sealed) == self._slot
+        return slot_of(target.uri, sealed) == self._slot
 
-    def _waits(self, uri: str) -> bool:
-        return records.anything(self.spool, uris=frozenset((uri,)))
+    def _waits(self, target: Target) -> bool:
+        return records.anything(self.spool, uris=frozenset((target.uri,)), tables=for_worker(target))
 
     def _serve(self, target: Target, folder: str) -> None:
-        """Give a database a thread of its own, so that none holds up another."""
-        sink = DatabaseSink(self._uri or target.uri, folder, self._replaced)
-        drain = Drain(target.uri, sink, lambda: [self.spool], self._holder, tell=self._tell)
-        self._drains[target.uri] = drain
+        """Give a database or server a thread of its own, so that none holds up another."""
         runner = Runner()
-        runner.work.append(drain)
+        if target.kind == "database":
+            sink = DatabaseSink(self._uri or target.uri, folder, self._replaced)
+            # Runs first, so that what is said of a trace can name its run.
+            work = [RunDrain(target.uri, sink, self.spool, tell=self._tell)]
+            work.append(Drain(target.uri, sink, lambda: [self.spool], self._holder, tell=self._tell))
+        else:
+            work = [RunDrain(target.uri, ServerSink(target.uri), self.spool, tell=self._tell)]
+        self._drains[target.uri] = work
+        self._targets[target.uri] = target
+        runner.work += work
         self._runners.append(runner)
         runner.start()
 
@@ -153,7 +162,8 @@ class Worker:
             self.restart = True
         now = monotonic()
         # Whoever holds a credential that is accepted shall be able to start one with it.
-        if any(one.problem is not None and one.problem.cause == "unauthorized" for one in self._drains.values()):
+        problems = [one.problem for drains in self._drains.values() for one in drains if one.problem is not None]
+        if any(problem.cause == "unauthorized" for problem in problems):
             return self._is_written_down()
         asked = self._state() == "asked"
         if self._has_hope() or not (asked or is_free(producers_file(self._folder, self._slot))):
@@ -175,13 +185,14 @@ class Worker:
 
     def _has_hope(self) -> bool:
         """Return whether something waits that may yet be delivered without anybody's doing."""
-        for uri, drain in self._drains.items():
-            patience = self._idle * PATIENCE if not isinstance(drain.problem, Unwelcome) else 0.0
-            if drain.problem is not None and monotonic() - drain.last_success > patience:
-                continue
-            if self._waits(uri):
-                return True
-        return False
+        return any(
+            self._waits(self._targets[uri]) and any(map(self._is_worth_it, drains))
+            for uri, drains in self._drains.items()
+        )
+
+    def _is_worth_it(self, drain: Drain) -> bool:
+        patience = self._idle * PATIENCE if not isinstance(drain.problem, Unwelcome) else 0.0
+        return drain.problem is None or monotonic() - drain.last_success <= patience
 
     def _again(self) -> None:
         """Become a fresh process, in which nothing is open or imported."""

@@ -68,10 +68,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Call(Place):
-    """A method whose calls are observed."""
+    """A method whose calls are observed: at a level of detail, and wherever runs are logged if they need it."""
 
     reader: Reader | None = None
     detail: str = "minimal"
+    runs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import types
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
-from dspy_trace.facts import Compilation, Evaluation, ExampleRun, Fact, ModuleCall
+from dspy_trace.facts import Compilation, Discovery, Evaluation, ExampleRun, Fact, ModuleCall
 from dspy_trace.guard import ask
-from dspy_trace.points import Args, Kwargs
+from dspy_trace.points import Args, Kwargs, Notes
+from dspy_trace.scalars import text
+
+
+_OPTIONS = ("max_errors", "failure_score")
 
 
 class EvaluateReader:
@@ -22,6 +29,10 @@ class EvaluateReader:
         fact = Evaluation(type(program).__name__, metric_name(metric), ask(len, devset))
         threads = _argument(instance, args, kwargs, 3, "num_threads")
         fact.threads = threads if type(threads) is int else None
+        fact.subject, fact.devset = program, devset
+        metadata = _argument(instance, args, kwargs, 6, "callback_metadata")
+        fact.metadata = metadata if isinstance(metadata, dict) else {}
+        fact.options = {name: ask(getattr, instance, name) for name in _OPTIONS}
         return fact
 
     def end(self, fact: Evaluation, instance: Any, result: Any, error: BaseException | None) -> None:
@@ -58,6 +69,9 @@ def as_number(value: Any) -> float | None:
     return ask(float, value) if value is not None and not isinstance(value, str) else None
 
 
+_rounds = itertools.count()
+
+
 class ExampleReader:
     """Reads the items that an evaluation or an optimizer runs, each of which is a trace of its own.
 
@@ -66,6 +80,7 @@ class ExampleReader:
 
     def __init__(self, around: Evaluation | Compilation, items: Sequence[Any]) -> None:
         self._around = around
+        self._round = next(_rounds)
         self._positions: defaultdict[int, deque[int]] = defaultdict(deque)
         self._last: dict[int, int] = {}
         for position, item in enumerate(items):
@@ -73,13 +88,16 @@ class ExampleReader:
 
     def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
         item = args[0]
-        fact = ExampleRun(self._program(item))
+        fact = ExampleRun(self._program(item), self._around)
+        if isinstance(self._around, Compilation) and isinstance(item, tuple) and len(item) == 2:
+            fact.subject = program_in(item[0])
         left = self._positions.get(id(item))
         if left:
             fact.index = self._last[id(item)] = left.popleft()
         else:
             fact.index = self._last.get(id(item))
             fact.resubmitted = True
+        fact.round, fact.begun = self._round, monotonic()
         fact.metric = getattr(self._around, "metric", None)
         fact.inputs = example_in(item)
         return fact
@@ -100,6 +118,16 @@ class ExampleReader:
         if isinstance(fact.output, tuple) and fact.output:
             fact.output = fact.output[0]
         fact.score = as_score(score)
+        feedback = ask(lambda: score["feedback"]) if isinstance(score, Mapping) else ask(getattr, score, "feedback")
+        fact.explanation = text(feedback, 10_000)
+
+
+def program_in(runnable: Any) -> Any:
+    """Return the program that an item runs: itself, or what a function of the optimizer's has closed over."""
+    if not isinstance(runnable, types.FunctionType):
+        return runnable
+    held = [ask(lambda cell=cell: cell.cell_contents) for cell in runnable.__closure__ or ()]
+    return next((one for one in held if callable(ask(getattr, one, "named_predictors"))), None)
 
 
 def example_in(item: Any) -> Any:
@@ -124,7 +152,41 @@ class CompileReader:
         fact.program = type(student).__name__ if student is not None else None
         fact.trainset = ask(len, kwargs["trainset"]) if kwargs.get("trainset") is not None else None
         fact.valset = ask(len, kwargs["valset"]) if kwargs.get("valset") is not None else None
+        fact.instance = instance
+        fact.arguments = ask(_bound, type(instance).compile, (instance, *args), kwargs, default=dict(kwargs))
+        metric = ask(getattr, instance, "metric", default=None)
+        fact.metric = metric_name(metric if metric is not None else ask(getattr, instance, "metric_fn"))
         return fact
 
     def end(self, fact: Compilation, instance: Any, result: Any, error: BaseException | None) -> None:
-        pass
+        fact.result = result
+
+
+def _bound(function: Any, args: Args, kwargs: Kwargs) -> dict[str, Any]:
+    """Return the arguments of a call by name, defaults included."""
+    signature = inspect.signature(function)
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    told = {**bound.arguments}
+    told.pop(next(iter(signature.parameters)), None)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            told.update(told.pop(name, {}))
+    return told
+
+
+class DiscoveryNotes(Notes):
+    """Reads what GEPA keeps of a candidate that has got through: ``update_state_with_new_program(parents, program)``."""
+
+    def returned(self, fact: Compilation, instance: Any, result: Any) -> Fact | None:
+        if type(result) is not int:
+            return None
+        parents = ask(lambda: list(instance.parent_program_for_candidate[result]), default=[])
+        texts = ask(lambda: dict(instance.program_candidates[result]), default={})
+        fronts: dict[int, int] = defaultdict(int)
+        for programs in ask(lambda: list(instance.program_at_pareto_front_valset.values()), default=[]):
+            for number in programs:
+                fronts[number] += 1
+        calls = ask(lambda: int(instance.num_metric_calls_by_discovery[result]))
+        told = {"front": dict(fronts), "metric_calls": calls}
+        return Discovery(result, [one for one in parents if type(one) is int], texts, None, told)

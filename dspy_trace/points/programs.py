@@ -103,7 +103,7 @@ class Program:
     def refresh(self, module: Any) -> None:
         """Make the version again if a predictor has changed since."""
         if self.version is None or any(spot.changed() for spot in self._predictors):
-            predictors = [(path, found) for path, found in modules_in(module) if _is_predictor(found)]
+            predictors = predictors_of(module)
             self._predictors = [spot for _, found in predictors if (spot := self.spot(found)) is not None]
             for spot, (_, found) in zip(self._predictors, predictors, strict=False):
                 state = vars(found)
@@ -179,6 +179,11 @@ def _held(value: Any, path: str, module_class: type, depth: int) -> Iterator[tup
 
 def is_agent(cls: type) -> bool:
     return any(base.__name__ in AGENTS and base.__module__.startswith("dspy.") for base in cls.__mro__)
+
+
+def predictors_of(program: Any) -> list[tuple[str, Any]]:
+    """Return ``(path, predictor)`` for every predictor of a program."""
+    return [(path, found) for path, found in modules_in(program) if _is_predictor(found)]
 
 
 def _is_predictor(module: Any) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from dspy_trace.facts import DecisionCall, LMCall, ModuleCall
+from dspy_trace.facts import Compilation, DecisionCall, LMCall, ModuleCall
 from dspy_trace.points import Call, Handover, Note, Place, Spread
 from dspy_trace.points.adapters import AdapterNotes, FormatReader, ParseNotes, ParseReader
 from dspy_trace.points.decisions import DecisionReader, FinishNotes
-from dspy_trace.points.evaluate import CompileReader, EvaluateReader
+from dspy_trace.points.evaluate import CompileReader, DiscoveryNotes, EvaluateReader
 from dspy_trace.points.lm import (
     AttemptNotes,
     FailureNotes,
@@ -61,8 +61,10 @@ CALLS: Final[tuple[Call, ...]] = (
         "dspy.primitives.python_interpreter", "PythonInterpreter.execute", True, reader=_INTERPRETER, detail="standard"
     ),
     Call("dspy.primitives.local_interpreter", "LocalInterpreter.execute", True, reader=_INTERPRETER, detail="standard"),
-    Call("dspy.evaluate.evaluate", "Evaluate.__call__", True, reader=EvaluateReader(), detail="standard"),
-    Call("dspy.teleprompt.teleprompt", "Teleprompter.compile", True, reader=CompileReader(), detail="standard"),
+    Call("dspy.evaluate.evaluate", "Evaluate.__call__", True, reader=EvaluateReader(), detail="standard", runs=True),
+    Call(
+        "dspy.teleprompt.teleprompt", "Teleprompter.compile", True, reader=CompileReader(), detail="standard", runs=True
+    ),
     Call(_ADAPTERS, "Adapter.format", True, redecorated=True, reader=FormatReader(), detail="full"),
     Call(_ADAPTERS, "Adapter.parse", True, redecorated=True, reader=ParseReader(), detail="full"),
 )
@@ -82,6 +84,7 @@ NOTES: Final[tuple[Note, ...]] = (
     Note("dspy._vendor.lm15.transports._sync", "StdlibTransport.stream", within=LMCall, notes=_TRANSPORT),
     Note("dspy._vendor.lm15.transports._async", "StdlibAsyncTransport.stream", within=LMCall, notes=_TRANSPORT),
     Note("dspy.clients.lm", "_get_stream_completion_fn", within=LMCall, notes=LiteLLMStreamNotes()),
+    Note("gepa.core.state", "GEPAState.update_state_with_new_program", within=Compilation, notes=DiscoveryNotes()),
     Note("dspy.clients.typesafe", "TypeSafe._finish", within=DecisionCall, notes=FinishNotes()),
 )
 """Methods that tell something about a call that is going on."""
@@ -117,11 +120,17 @@ POINTS: Final[tuple[Place, ...]] = (*NOTES, *NOTES_BEFORE, *CALLS, *CALLS_BEFORE
 LEVELS: Final = ("minimal", "standard", "full")
 
 
-def rows_for(detail: str, version: tuple[int, int]) -> list[Place]:
-    """Return the rows that `detail` and a DSPy of `version` call for."""
+def rows_for(asked: tuple[str, bool], version: tuple[int, int]) -> list[Place]:
+    """Return the rows that a detail, with or without runs, and a DSPy of `version` call for."""
+    detail, runs = asked
     wanted = LEVELS[: LEVELS.index(detail) + 1]
     old = [point for point in CALLS_BEFORE if point.before is not None and version < point.before]
     replaced = {(point.module, point.target) for point in old}
     calls = [point for point in CALLS if (point.module, point.target) not in replaced]
     others = [point for point in (*NOTES, *NOTES_BEFORE) if point.before is None or version < point.before]
-    return [*others, *(point for point in (*calls, *old) if point.detail in wanted), *SPREADS, *HANDOVERS]
+    return [
+        *others,
+        *(point for point in (*calls, *old) if point.detail in wanted or (runs and point.runs)),
+        *SPREADS,
+        *HANDOVERS,
+    ]

@@ -62,6 +62,8 @@ class GenAI:
             case facts.AttemptFailed():
                 return keys.EVENT_ATTEMPT_FAILED, {keys.ERROR_TYPE: type(fact.error).__qualname__}
             case facts.Scored():
-                return keys.EVENT_EVALUATION, {keys.EVALUATION_NAME: fact.metric, keys.EVALUATION_SCORE: fact.score}
+                told = {keys.EVALUATION_NAME: fact.metric, keys.EVALUATION_SCORE: fact.score}
+                put(told, (keys.EVALUATION_EXPLANATION, fact.explanation))
+                return keys.EVENT_EVALUATION, told
             case _:
                 raise TypeError(f"{type(fact).__name__} is not an event")

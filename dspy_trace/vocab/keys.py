@@ -284,6 +284,9 @@ EVALUATION_NAME: Final = "gen_ai.evaluation.name"
 EVALUATION_SCORE: Final = "gen_ai.evaluation.score.value"
 """Score that the metric gave. Example: ``1.0``."""
 
+EVALUATION_EXPLANATION: Final = "gen_ai.evaluation.explanation"
+"""What the metric said of it; content. Example: ``The answer lacks a unit.``."""
+
 EVENT_EXCEPTION: Final = "exception"
 """Event on a failed span (OpenTelemetry's). Example attribute: ``exception.type``."""
 

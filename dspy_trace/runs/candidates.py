@@ -1,0 +1,125 @@
+"""The candidates of a compile: one for each different program that was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dspy_trace import facts
+from dspy_trace.runs.programs import Snapshot
+from dspy_trace.runs.run import usage
+
+if TYPE_CHECKING:
+    from dspy_trace.runs.compiles import CompileRun
+
+
+class Candidate:
+    """A program that an optimizer has tried, with what came of it.
+
+    Args:
+        number: its place in the order in which they turned up; the program that is optimized is 0.
+        snapshot: the program.
+    """
+
+    def __init__(self, number: int, snapshot: Snapshot) -> None:
+        self.number = number
+        self.snapshot = snapshot
+        self.parents: Sequence[int] = ()
+        self.score: float | None = None
+        self.minibatch_score: float | None = None
+        self.step: int | None = None
+        self.key: str | None = None
+        self.examples: int | None = None
+        self.evaluations = 0
+        self.seconds = 0.0
+        self.usage: dict[str, float] = {}
+        self.told: dict[str, Any] = {}
+        """What the optimizer says of it, by name."""
+
+    def scored(self, step: int, key: str, fact: facts.Evaluation, seconds: float, full: bool) -> None:
+        """Take note of an evaluation of it."""
+        if full or self.score is None:
+            self.step, self.key, self.examples = step, key, fact.examples
+        if full:
+            self.score = fact.score
+        else:
+            self.minibatch_score = fact.score
+        self.evaluations += 1
+        self.seconds += seconds
+        for name, value in usage(fact.tally).items():
+            self.usage[name] = self.usage.get(name, 0) + value
+
+    def row(self, table: str) -> list[Any]:
+        """Return its row, under its key in a table."""
+        used = self.usage
+        told = {
+            "id": self.number,
+            "parents": ", ".join(map(str, self.parents)) or None,
+            "score": self.score,
+            "minibatch_score": self.minibatch_score,
+            "metric_key": self.key,
+            "step": self.step,
+            "examples": self.examples,
+            "evaluations": self.evaluations,
+            "instructions": self.snapshot.said or None,
+            "demos": self.snapshot.demos,
+            **self.told,
+            "lm_calls": used.get("lm_calls"),
+            "input_tokens": used.get("input_tokens"),
+            "output_tokens": used.get("output_tokens"),
+            "cost": used.get("cost"),
+            "seconds": round(self.seconds, 3),
+            "program_version": self.snapshot.version,
+        }
+        return [table, f"{self.number:09d}", told]
+
+
+class Rounds:
+    """Rollouts that an optimizer runs itself, many at once: each round of them scores the candidates that are in it."""
+
+    def __init__(self, compile_run: CompileRun) -> None:
+        self._run = compile_run
+        self._round: int | None = None
+        self._found: dict[str | None, _Group] = {}
+
+    def add(self, fact: facts.ExampleRun, snapshot: Snapshot | None, seconds: float, error: Any) -> None:
+        """Take note of a rollout."""
+        if fact.round != self._round:
+            self.flush()
+            self._round = fact.round
+        if snapshot is not None:
+            group = self._found.setdefault(snapshot.version, _Group(snapshot))
+            group.add(fact, seconds)
+
+    def flush(self) -> None:
+        """Tell the scores of the round that is over."""
+        found, self._found = self._found, {}
+        trainset = self._run.fact.trainset or 0
+        for group in found.values():
+            whole = len(group.examples) >= trainset
+            fact = facts.Evaluation("", examples=len(group.examples), score=group.score, tally=group.tally)
+            key = "eval_full" if whole else "eval_minibatch"
+            self._run.evaluated(group.snapshot, key, fact, group.seconds, hidden=not whole)
+
+
+class _Group:
+    """Rollouts of one candidate."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.examples: set[int] = set()
+        self.scores: list[float] = []
+        self.seconds = 0.0
+        self.tally = facts.Tally()
+
+    def add(self, fact: facts.ExampleRun, seconds: float) -> None:
+        self.examples.add(id(fact.inputs))
+        self.scores.append(fact.score or 0.0)
+        self.seconds += seconds
+        if fact.tally is not None:
+            self.tally.merge(fact.tally)
+
+    @property
+    def score(self) -> float:
+        """In percent, as ``dspy.Evaluate`` has it."""
+        return round(100 * sum(self.scores) / len(self.scores), 2)

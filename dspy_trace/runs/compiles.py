@@ -1,0 +1,187 @@
+"""Compiles as runs: every optimizer's, whatever it does; what is special to one stands in ``optimizers``."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from dspy_trace import facts
+from dspy_trace.guard import ask, shielded
+from dspy_trace.runs import values
+from dspy_trace.runs.candidates import Candidate, Rounds
+from dspy_trace.runs.data import dataset
+from dspy_trace.runs.evaluations import put_example
+from dspy_trace.runs.optimizers import special
+from dspy_trace.runs.programs import Snapshot
+from dspy_trace.runs.run import Run, metrics, usage
+from dspy_trace.runs.summary import summary
+from dspy_trace.vocab import run_keys as keys
+
+if TYPE_CHECKING:
+    from dspy_trace.runs.recorder import Recorder
+
+CANDIDATES = "candidates"
+"""Table of the candidates."""
+
+_SETS = {"trainset": "train", "valset": "validation", "devset": "eval"}
+
+
+class CompileRun(Run):
+    """One outermost ``compile``."""
+
+    def __init__(self, recorder: Recorder, fact: facts.Compilation) -> None:
+        self.fact = fact
+        self.initial = self._snapshot(fact.arguments.get("student"), recorder)
+        super().__init__(recorder, "compile", f"compile {fact.optimizer}", None)
+        self.compile = self
+        self.special = special(fact.optimizer)
+        self.candidates: list[Candidate] = []
+        self.best: Candidate | None = None
+        self.best_score: float | None = None
+        self.baseline: float | None = None
+        self.final: float | None = None
+        self.final_snapshot: Snapshot | None = None
+        self.evaluations = 0
+        self._lock = threading.RLock()
+        self._steps: Counter[str] = Counter()
+        self._largest = 0
+        self._rounds = Rounds(self)
+        self._tell_settings()
+        if self.initial is not None:
+            self.number_of(self.initial)
+            self._file("programs/initial.json", self.initial)
+        self._note()
+
+    def _snapshot(self, program: Any, recorder: Recorder) -> Snapshot | None:
+        if not callable(ask(getattr, program, "named_predictors")):
+            return None
+        return Snapshot(program, recorder.capture is not None, recorder.redact)
+
+    def _tell_settings(self) -> None:
+        fact, initial = self.fact, self.initial
+        told: dict[str, Any] = {"optimizer": fact.optimizer, "program": fact.program, "metric": fact.metric}
+        if initial is not None:
+            told |= {"signature": initial.signature, "program_version": initial.version}
+        for name, value in values.made_with(fact.instance).items():
+            told[f"optimizer.{name}"] = value
+            told |= values.lm(f"optimizer.{name}", value)
+        for name, value in fact.arguments.items():
+            if name in _SETS:
+                made = dataset(name, _SETS[name], value) if value is not None else None
+                told[name] = ask(len, value) if value is not None else None
+                if made is not None:
+                    self.tell(lambda made=made: {"data": [made()]})
+            elif name != "student":
+                told[f"compile.{name}"] = value
+        self.settings(told)
+
+    def begin_step(self, key: str) -> int:
+        """Return the number of the next evaluation of a series."""
+        with self._lock:
+            self._steps[key] += 1
+            return self._steps[key] - 1
+
+    def candidate(self, snapshot: Snapshot) -> Candidate:
+        """Return the candidate that a program is, which is new if no other was the same."""
+        with self._lock:
+            for found in self.candidates:
+                if found.snapshot.version == snapshot.version:
+                    return found
+            made = Candidate(len(self.candidates), snapshot)
+            if made.number:
+                made.parents = self.special.parents(made, self)
+            self.candidates.append(made)
+            return made
+
+    def number_of(self, snapshot: Snapshot) -> int:
+        return self.candidate(snapshot).number
+
+    def evaluated(
+        self,
+        snapshot: Snapshot,
+        key: str,
+        fact: facts.Evaluation,
+        seconds: float,
+        *,
+        hidden: bool,
+        step: int | None = None,
+    ) -> None:
+        """Take note of an evaluation beneath: a step of its series, and a row of its candidate."""
+        with self._lock:
+            step = self.begin_step(key) if step is None else step
+            self.evaluations += 1
+            candidate = self.candidate(snapshot)
+            full = self._is_full(key, fact.examples or 0, hidden)
+            candidate.scored(step, key, fact, seconds, full)
+            told: dict[str, float | None] = {key: fact.score}
+            if full and fact.score is not None:
+                told |= self._compare(candidate, fact.score, step)
+            self.tell({"metrics": metrics(told, step), "rows": [candidate.row(CANDIDATES)]})
+
+    def _is_full(self, key: str, examples: int, hidden: bool) -> bool:
+        """Return whether an evaluation can be compared with others: of all there is, as far as is known."""
+        if hidden or "minibatch" in key or examples < self._largest:
+            return False
+        if examples > self._largest:
+            self._largest, self.best, self.best_score = examples, None, None
+        return True
+
+    def _compare(self, candidate: Candidate, score: float, step: int) -> dict[str, float | None]:
+        told: dict[str, float | None] = {}
+        if self.initial is not None and candidate.snapshot.version == self.initial.version:
+            told["baseline"] = self.baseline = score
+        if self.best_score is None or score > self.best_score:
+            self.best, self.best_score = candidate, score
+            self._file("programs/best.json", candidate.snapshot)
+            self._file(f"programs/candidate_{candidate.number}.json", candidate.snapshot)
+            self._note()
+        return {**told, "best": self.best_score}
+
+    def example(self, call: Any, error: BaseException | None) -> None:
+        """Take note of a rollout that the optimizer runs itself."""
+        fact: facts.ExampleRun = call.fact
+        if type(fact.around) is not facts.Compilation:
+            return
+        with self._lock:
+            snapshot = self._snapshot(fact.subject, self.recorder)
+            number = self.candidate(snapshot).number if snapshot is not None else None
+            self._rounds.add(fact, snapshot, monotonic() - fact.begun, error)
+        key = f"{fact.round:09d}-{fact.index or 0:09d}"
+        put_example(self, "rollouts", key, call, error, candidate=number)
+
+    def discovered(self, fact: facts.Discovery) -> None:
+        """Take note of what the optimizer itself says of a candidate."""
+        with self._lock:
+            changed = self.special.discovered(fact, self)
+            self.tell({"rows": [candidate.row(CANDIDATES) for candidate in changed]})
+
+    def finish(self, error: BaseException | None) -> None:
+        """Tell the final program, its score and what all has cost."""
+        with self._lock:
+            self._rounds.flush()
+            if error is None:
+                self.final_snapshot = self._snapshot(self.fact.result, self.recorder)
+            final = self.final_snapshot
+            if final is not None:
+                self._file("programs/final.json", final)
+                found = next((one for one in self.candidates if one.snapshot.version == final.version), None)
+                self.final = found.score if found is not None else None
+            told: dict[str, float | None] = {"final": self.final, "seconds": self.seconds}
+            told |= {"evaluations": self.evaluations, "candidates": len(self.candidates)}
+            extra: dict[str, Any] = shielded("reading an optimizer's results", self.special.ended, self) or {}
+            record: dict[str, Any] = {"metrics": metrics({**told, **usage(self.fact.tally)}), **extra}
+            record["rows"] = [*extra.get("rows", ()), *(one.row(CANDIDATES) for one in self.candidates)]
+            if self.user_run is not None and self.final is not None:
+                record["beside"] = [{"run_id": self.user_run, "metrics": metrics({"eval": self.final})}]
+            record["tags"] = {keys.NOTE: summary(self, "failed" if error is not None else "finished")}
+            self.close(error, record)
+
+    def _file(self, path: str, snapshot: Snapshot) -> None:
+        if snapshot.state is not None:
+            self.tell({"files": {path: snapshot.state}})
+
+    def _note(self) -> None:
+        """Let the description of the run say how far it is."""
+        self.tell({"tags": {keys.NOTE: summary(self, "running")}})

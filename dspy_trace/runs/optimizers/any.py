@@ -1,0 +1,28 @@
+"""What may be special to an optimizer, and what holds for one of which nothing is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dspy_trace import facts
+
+if TYPE_CHECKING:
+    from dspy_trace.runs.candidates import Candidate
+    from dspy_trace.runs.compiles import CompileRun
+
+
+class Special:
+    """An optimizer of which nothing is known."""
+
+    def parents(self, candidate: Candidate, run: CompileRun) -> Sequence[int]:
+        """Return the numbers of the candidates that a new one was made from, if that is known."""
+        return ()
+
+    def discovered(self, fact: facts.Discovery, run: CompileRun) -> Sequence[Candidate]:
+        """Take note of what the optimizer has said of a candidate; return those of which more is known now."""
+        return ()
+
+    def ended(self, run: CompileRun) -> dict[str, Any]:
+        """Return what else there is to tell at the end, as a part of a record; the result is in ``run.fact``."""
+        return {}

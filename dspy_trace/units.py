@@ -1,0 +1,52 @@
+"""Units of work besides modules: evaluations, their examples, and compiles. They have sums, scores and runs of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.trace import Span
+
+from dspy_trace import facts
+from dspy_trace.guard import shielded
+from dspy_trace.vocab import keys
+
+if TYPE_CHECKING:
+    from dspy_trace.observer import Observer
+    from dspy_trace.observing import Call
+
+KINDS: Final = frozenset({facts.ExampleRun, facts.Evaluation, facts.Compilation})
+
+
+def began(call: Call) -> None:
+    """Let the runs know of a unit that is about to begin."""
+    if call.observer.runs is not None:
+        shielded("beginning a run", call.observer.runs.begin, call)
+
+
+def linked(call: Call) -> None:
+    """Tell the run that a call is beneath of the trace that begins with it."""
+    context = call.span.get_span_context()
+    if call.run is not None and context.trace_flags.sampled:
+        shielded("linking a trace", call.run.link, context.trace_id)
+
+
+def ended(call: Call, error: BaseException | None) -> None:
+    """Let the runs know of the end of a unit, of which all is known by now."""
+    if call.observer.runs is not None:
+        shielded("ending a run", call.observer.runs.end, call, error)
+
+
+def discovered(call: Call, fact: facts.Discovery) -> None:
+    """Let the runs know of what an optimizer has found."""
+    if call.observer.runs is not None:
+        shielded("noting a candidate", call.observer.runs.discovered, call, fact)
+
+
+def scored(span: Span, fact: facts.ExampleRun, observer: Observer, beside: dict[str, Any] | None) -> None:
+    """Record the score of an example, and what the metric said of it, which is content."""
+    said, there = fact.explanation, observer.beside
+    told = observer.text(said) if said is not None and observer.span_capture is not None else None
+    assert fact.score is not None
+    span.add_event(*observer.vocabularies[0].event(facts.Scored(fact.metric or "metric", fact.score, told)))
+    if said is not None and beside is not None and there is not None and there.capture is not None:
+        beside[keys.EVALUATION_EXPLANATION] = observer.text(said)

@@ -103,9 +103,7 @@ def _stop() -> None:
 def _say_what_is_missing(**asked: bool) -> None:
     for name, wanted in asked.items():
         if wanted:
-            logger.warning(
-                "dspy-trace: %s=True has no effect in this version: it logs traces and runs, not yet models", name
-            )
+            logger.warning("dspy-trace: %s=True has no effect in this version: it logs no models", name)
 
 
 def _check(**texts: str | None) -> None:

@@ -51,15 +51,6 @@ class Tally:
                         tally.cost = (tally.cost or 0.0) + call.cost
             tally = tally.above
 
-    def merge(self, other: Tally) -> None:
-        """Add the sums of another, which has ended."""
-        self.lm_calls += other.lm_calls
-        self.cache_hits += other.cache_hits
-        self.input_tokens += other.input_tokens
-        self.output_tokens += other.output_tokens
-        if other.cost is not None:
-            self.cost = (self.cost or 0.0) + other.cost
-
 
 @dataclass(slots=True, eq=False)
 class Fact:
@@ -245,10 +236,7 @@ class Evaluation(Fact):
 
 @dataclass(slots=True, eq=False)
 class ExampleRun(Fact):
-    """One example of an evaluation, or one rollout of an optimizer: `around` is what runs it, with many others.
-
-    Of an evaluation's, `subject` is not told; of an optimizer's, it is the program that is tried.
-    """
+    """One example of an evaluation, or one rollout of an optimizer, of which `subject` is the program."""
 
     program: str
     around: Any = None
@@ -278,17 +266,6 @@ class Compilation(Fact):
     metric: str | None = None
     result: Any = None
     tally: Tally | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Discovery(Fact):
-    """An optimizer has found a candidate, from parents; what it said of it, by name."""
-
-    number: int
-    parents: Sequence[int] = ()
-    texts: Mapping[str, str] = field(default_factory=dict)
-    score: float | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)

@@ -13,6 +13,7 @@ from opentelemetry.trace import NoOpTracer, NoOpTracerProvider, ProxyTracerProvi
 from dspy_trace import facts, jsonable, neighbours
 from dspy_trace._version import __version__
 from dspy_trace.guard import ask, shielded
+from dspy_trace.points.optimizers import Discovery
 from dspy_trace.settings import LIMIT, Settings
 from dspy_trace.vocab import Vocabulary
 from dspy_trace.vocab.genai import GenAI
@@ -58,7 +59,7 @@ class Runs(Protocol):
         """Take note of its end."""
         ...
 
-    def discovered(self, call: Any, fact: facts.Discovery) -> None:
+    def discovered(self, call: Any, fact: Discovery) -> None:
         """Take note of a candidate that a compile has found."""
         ...
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, Link, Span, Status, StatusCode, Tracer
@@ -34,12 +34,6 @@ if TYPE_CHECKING:
     from dspy_trace.wrappers import Door
 
 T = TypeVar("T")
-
-_ROOTS_BENEATH: Final = frozenset({facts.Evaluation, facts.Compilation})
-"""What never has modules beneath it: a module call or an example starts a trace of its own there, with a link."""
-
-_COUNTED: Final = frozenset({facts.LMCall, facts.DecisionCall})
-"""What adds to the sums, whether its span is recorded or not."""
 
 
 def observe(reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None = None) -> Call | Unobserved:
@@ -164,7 +158,7 @@ class Call:
             spellings = self.observer.spellings[type(fact)]
             first = spellings[0]
             base, links = context, None
-            if above is not None and type(above.fact) in _ROOTS_BENEATH and self._is_root_beneath(above, context):
+            if above is not None and type(above.fact) in units.ROOTS_BENEATH and self._is_root_beneath(above, context):
                 base, links = place.rootless(context), (Link(above.span.get_span_context()),)
             self.span = span = self.tracer.start_span(
                 first.name(fact), base, first.kind_of(fact), first.at_start(fact), links
@@ -244,12 +238,10 @@ class Call:
                 self._result = result
             if self._attributes is not None:
                 shielded("ending a call", self._end, self._attributes, error)
-            elif type(self.fact) in _COUNTED:
+            elif type(self.fact) in units.COUNTED:
                 shielded("counting a call", self._count, error)
-            if self.observer.runs is not None and type(self.fact) in units.KINDS:
-                if self._attributes is None:
-                    shielded("reading a result", self._reader.end, self.fact, self.instance, self._result, error)
-                units.ended(self, error)
+            if type(self.fact) in units.KINDS:
+                units.ended(self, error, None if self._attributes is not None else self._read)
             if error is not None or self._failed_beneath is not None or self._deferred:
                 self._forget()
             if self.above is None and self._attributes is not None:
@@ -257,13 +249,14 @@ class Call:
 
     def happened(self, event: facts.Fact) -> None:
         """Record something that happened during this call."""
-        if type(event) is facts.Discovery:
-            units.discovered(self, event)
-        elif self._open and self._attributes is not None:
+        if self._open and self._attributes is not None:
             self.span.add_event(*self.observer.vocabularies[0].event(event))
 
-    def _count(self, error: BaseException | None) -> None:
+    def _read(self, error: BaseException | None) -> None:
         self._reader.end(self.fact, self.instance, self._result, error)
+
+    def _count(self, error: BaseException | None) -> None:
+        self._read(error)
         if self.tally is not None:
             self.tally.add(self.fact)
 
@@ -271,10 +264,10 @@ class Call:
         fact, span = self.fact, self.span
         kind = type(fact)
         try:
-            if kind in _COUNTED:
+            if kind in units.COUNTED:
                 self._count(error)
             else:
-                self._reader.end(fact, self.instance, self._result, error)
+                self._read(error)
             observer = self.observer
             if kind is facts.ExampleRun and fact.score is not None:
                 units.scored(span, fact, observer, self._beside)

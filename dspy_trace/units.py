@@ -1,13 +1,15 @@
-"""Units of work besides modules: evaluations, their examples, and compiles. They have sums, scores and runs of their own."""
+"""Units of work besides modules: evaluations, their examples, and compiles, with sums and runs of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import Span
 
 from dspy_trace import facts
 from dspy_trace.guard import shielded
+from dspy_trace.points.optimizers import Discovery
 from dspy_trace.vocab import keys
 
 if TYPE_CHECKING:
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
     from dspy_trace.observing import Call
 
 KINDS: Final = frozenset({facts.ExampleRun, facts.Evaluation, facts.Compilation})
+
+ROOTS_BENEATH: Final = frozenset({facts.Evaluation, facts.Compilation})
+"""What never has modules beneath it: a module call or an example starts a trace of its own there, with a link."""
+
+COUNTED: Final = frozenset({facts.LMCall, facts.DecisionCall})
+"""What adds to the sums, whether its span is recorded or not."""
 
 
 def began(call: Call) -> None:
@@ -30,13 +38,15 @@ def linked(call: Call) -> None:
         shielded("linking a trace", call.run.link, context.trace_id)
 
 
-def ended(call: Call, error: BaseException | None) -> None:
-    """Let the runs know of the end of a unit, of which all is known by now."""
+def ended(call: Call, error: BaseException | None, read: Callable[[BaseException | None], None] | None) -> None:
+    """Let the runs know of the end of a unit; `read` completes its fact, where that has not been done."""
     if call.observer.runs is not None:
+        if read is not None:
+            shielded("reading a result", read, error)
         shielded("ending a run", call.observer.runs.end, call, error)
 
 
-def discovered(call: Call, fact: facts.Discovery) -> None:
+def discovered(call: Call, fact: Discovery) -> None:
     """Let the runs know of what an optimizer has found."""
     if call.observer.runs is not None:
         shielded("noting a candidate", call.observer.runs.discovered, call, fact)

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 from opentelemetry.context import get_current
 
 from dspy_trace import context as place
-from dspy_trace import facts
+from dspy_trace import facts, units
 from dspy_trace.guard import ask, shielded, unseen
 from dspy_trace.observing import Call, observe
 from dspy_trace.points import Args, Handover, Kwargs, Note, Notes, Place
 from dspy_trace.points import Call as CallPoint
 from dspy_trace.points.evaluate import ExampleReader, examples
+from dspy_trace.points.optimizers import Discovery
 from dspy_trace.wrapping import Patch, Wrapper
 
 IsNearest = Callable[[Any], bool]
@@ -87,7 +88,9 @@ def _observes(point: CallPoint, patch: Patch, is_nearest: IsNearest) -> Wrapper:
 
 def _note(call: Call, tell: Callable[..., facts.Fact | None], *told: Any) -> None:
     event = shielded("noting a call", tell, call.fact, *told)
-    if event is not None:
+    if type(event) is Discovery:
+        units.discovered(call, event)
+    elif event is not None:
         shielded("recording an event", call.happened, event)
 
 

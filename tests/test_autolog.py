@@ -246,10 +246,10 @@ def test_what_is_not_in_this_version_is_said(kept: Kept, caplog: pytest.LogCaptu
     """A wish that cannot be met is one WARNING, none under ``silent``; traces are logged all the same."""
     dspy_trace.autolog(log_evals=True, log_compiles=True, log_models=True, silent=True)
     assert caplog.records == []
-    dspy_trace.autolog(log_evals=True)
+    dspy_trace.autolog(log_models=True)
     (said,) = caplog.records
     assert said.levelno == logging.WARNING
-    assert "log_evals=True" in said.getMessage()
+    assert "log_models=True" in said.getMessage()
     ask()
     assert kept.tree() == ONE
 

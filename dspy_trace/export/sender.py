@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from time import monotonic
 
@@ -17,6 +17,7 @@ from dspy_trace.export import records
 from dspy_trace.export.drain import Drain
 from dspy_trace.export.items import Batch, Counters, Waiting
 from dspy_trace.export.launch import Launcher
+from dspy_trace.export.leftovers import move, say_older
 from dspy_trace.export.outcomes import Undelivered
 from dspy_trace.export.places import memory_spool, open_spool
 from dspy_trace.export.runner import Runner, Steps, started
@@ -25,8 +26,6 @@ from dspy_trace.export.spool import Spool
 from dspy_trace.export.spoolfile import Unusable
 from dspy_trace.export.target import Credential, Target
 from dspy_trace.guard import shielded
-from dspy_trace.runs import spooled
-from dspy_trace.runs.spooled import Record
 
 logger = logging.getLogger("dspy_trace")
 
@@ -82,22 +81,6 @@ class Delivery:
         """
         shielded("writing to the spool", self._feedback, target, trace_id, payload)
 
-    def put_runs(self, records: Sequence[Record]) -> int:
-        """Take records of runs, which the worker process writes; return how many could not be kept."""
-        refused = shielded("writing to the spool", self._put_runs, records)
-        return len(records) if refused is None else refused
-
-    def _put_runs(self, records: Sequence[Record]) -> int:
-        targets = {record.target for record in records}
-        sealed = {target for target in targets if self._credentials(target) is not None}
-        refused: list[int] = []
-        self._write(True, lambda spool: refused.append(spooled.put(spool, records, self.owner, sealed)))
-        with self._lock:
-            for target in targets:
-                self._launch(target)
-            self._wake()
-        return sum(refused)
-
     def _put(self, batches: Sequence[Batch]) -> None:
         sealed = {batch.target for batch in batches if self._credentials(batch.target) is not None}
         for durable in (True, False):
@@ -132,10 +115,10 @@ class Delivery:
             before = self._file
             if before is None or before.has_vanished():
                 self._file = open_spool(environ=self._environ)
-                shielded("looking for older rows", self._say_older, self._file)
+                shielded("looking for older rows", say_older, self._file)
                 shielded("adding up", records.tidy, self._file)
                 if before is not None:
-                    shielded("moving the spool", self._move, before, self._file)
+                    shielded("moving the spool", move, before, self._file, self.owner)
             assert self._file is not None
             return self._file
 
@@ -155,32 +138,8 @@ class Delivery:
         """Return the spool file, with what had to wait in memory and can only be delivered from there."""
         file, memory = self.file(), self._memory
         if memory is not None and file.path is not None and records.anything(memory):
-            self._move(memory, file, "database")
-            spooled.move(memory, file, self.owner)
+            move(memory, file, self.owner, "database")
         return file
-
-    def _move(self, source: Spool, into: Spool, kind: str | None = None) -> None:
-        """Move what is ours from one spool into another."""
-        for number, target, sealed, _ in source.targets():
-            if kind is None or target.kind == kind:
-                batches = source.take(source.heads(number, target, self.owner), self.owner)
-                into.put(batches, self.owner, {target} if sealed else ())
-                source.forget(batches)
-        if kind is None:
-            spooled.move(source, into, self.owner)
-
-    def _say_older(self, spool: Spool) -> None:
-        """Say what earlier programs have left, in one line."""
-        left = records.waiting(spool)
-        if left and left.oldest_age > 300:
-            known = records.problems(spool)
-            uris = ", ".join(sorted({one.uri for one in known})) or "their targets"
-            logger.warning(
-                "dspy-trace: %d spans of earlier programs wait for %s%s. `dspy-trace flush` delivers them.",
-                left.spans,
-                uris,
-                f" ({known[0].message})" if known else "",
-            )
 
     def _serve(self, target: Target) -> None:
         """Have what waits for a target delivered."""
@@ -194,8 +153,16 @@ class Delivery:
                 self._employ(drain)
             self._wake()
 
+    def write_runs(self, targets: Collection[Target], write: Callable[[Spool, Collection[Target]], None]) -> None:
+        """Have something said of runs at some targets written to the spool, and have the worker see to it."""
+        sealed = {target for target in targets if self._credentials(target) is not None}
+        self._write(True, lambda spool: write(spool, sealed))
+        with self._lock:
+            for target in targets:
+                self._launch(target)
+            self._wake()
+
     def _launch(self, target: Target) -> None:
-        """Have the worker process see to what only it can write."""
         if self.launcher is None:
             self.launcher = Launcher(self._rescued, self._credentials, self._say, self._environ)
             self._employ(self.launcher)

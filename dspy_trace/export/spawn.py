@@ -105,9 +105,9 @@ def environment(credential: Credential | None, environ: Mapping[str, str] = os.e
     for name in names.TRACKING_CREDENTIALS:
         kept.pop(name, None)
     if credential is not None:
-        opened = dict(zip(names.TRACKING_CREDENTIALS, (credential.username, credential.password, credential.token)))
-        opened[names.WORKER_CREDENTIAL] = credential.uri
-        kept |= {name: value for name, value in opened.items() if value is not None}
+        given = (credential.username, credential.password, credential.token, credential.uri)
+        opened = zip((*names.TRACKING_CREDENTIALS, names.WORKER_CREDENTIAL), given, strict=True)
+        kept |= {name: value for name, value in opened if value is not None}
     parts = kept.pop(names.PYTHON_PATH, "").split(os.pathsep)
     path = [part for part in parts if _is_inherited(part)]
     if any(map(_is_auto, parts)):

@@ -138,7 +138,7 @@ class Worker:
         if target.kind == "database":
             sink = DatabaseSink(self._uri or target.uri, folder, self._replaced)
             # Runs first, so that what is said of a trace can name its run.
-            work = [RunDrain(target.uri, sink, self.spool, tell=self._tell)]
+            work: list[Drain] = [RunDrain(target.uri, sink, self.spool, tell=self._tell)]
             work.append(Drain(target.uri, sink, lambda: [self.spool], self._holder, tell=self._tell))
         else:
             work = [RunDrain(target.uri, ServerSink(target.uri), self.spool, tell=self._tell)]

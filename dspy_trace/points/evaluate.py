@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
-from dspy_trace.facts import Compilation, Discovery, Evaluation, ExampleRun, Fact, ModuleCall
+from dspy_trace.facts import Compilation, Evaluation, ExampleRun, Fact, ModuleCall
 from dspy_trace.guard import ask
-from dspy_trace.points import Args, Kwargs, Notes
+from dspy_trace.points import Args, Kwargs
 from dspy_trace.scalars import text
-
 
 _OPTIONS = ("max_errors", "failure_score")
 
@@ -173,20 +172,3 @@ def _bound(function: Any, args: Args, kwargs: Kwargs) -> dict[str, Any]:
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             told.update(told.pop(name, {}))
     return told
-
-
-class DiscoveryNotes(Notes):
-    """Reads what GEPA keeps of a candidate that has got through: ``update_state_with_new_program(parents, program)``."""
-
-    def returned(self, fact: Compilation, instance: Any, result: Any) -> Fact | None:
-        if type(result) is not int:
-            return None
-        parents = ask(lambda: list(instance.parent_program_for_candidate[result]), default=[])
-        texts = ask(lambda: dict(instance.program_candidates[result]), default={})
-        fronts: dict[int, int] = defaultdict(int)
-        for programs in ask(lambda: list(instance.program_at_pareto_front_valset.values()), default=[]):
-            for number in programs:
-                fronts[number] += 1
-        calls = ask(lambda: int(instance.num_metric_calls_by_discovery[result]))
-        told = {"front": dict(fronts), "metric_calls": calls}
-        return Discovery(result, [one for one in parents if type(one) is int], texts, None, told)

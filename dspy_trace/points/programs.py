@@ -22,7 +22,11 @@ AGENTS = frozenset({"ReAct", "ReActV2", "CodeAct", "RLM", "Avatar"})
 
 MOST_MODULES = 10_000
 _DEEPEST = 6
-_NOT_PROGRAM = frozenset({"history", "callbacks", "demos", "traces", "train", "lm", "signature"})
+_NOT_PROGRAM = frozenset(
+    {"history", "callbacks", "demos", "traces", "train", "lm", "signature", "candidate_programs"}
+    | {"mb_candidate_programs", "trial_logs", "detailed_results"}
+)
+"""Attributes that hold no part of the program; the last are what optimizers leave on the program that they return."""
 
 
 class Spot:

@@ -8,7 +8,7 @@ from dspy_trace.facts import Compilation, DecisionCall, LMCall, ModuleCall
 from dspy_trace.points import Call, Handover, Note, Place, Spread
 from dspy_trace.points.adapters import AdapterNotes, FormatReader, ParseNotes, ParseReader
 from dspy_trace.points.decisions import DecisionReader, FinishNotes
-from dspy_trace.points.evaluate import CompileReader, DiscoveryNotes, EvaluateReader
+from dspy_trace.points.evaluate import CompileReader, EvaluateReader
 from dspy_trace.points.lm import (
     AttemptNotes,
     FailureNotes,
@@ -20,6 +20,7 @@ from dspy_trace.points.lm import (
 )
 from dspy_trace.points.lm_before_34 import CacheNotes, LMReaderBefore34, ResponseNotes, TypedResponseNotes
 from dspy_trace.points.modules import ModuleReader
+from dspy_trace.points.optimizers import DiscoveryNotes
 from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
 from dspy_trace.points.tools import InterpreterReader, ToolReader
 
@@ -128,9 +129,5 @@ def rows_for(asked: tuple[str, bool], version: tuple[int, int]) -> list[Place]:
     replaced = {(point.module, point.target) for point in old}
     calls = [point for point in CALLS if (point.module, point.target) not in replaced]
     others = [point for point in (*NOTES, *NOTES_BEFORE) if point.before is None or version < point.before]
-    return [
-        *others,
-        *(point for point in (*calls, *old) if point.detail in wanted or (runs and point.runs)),
-        *SPREADS,
-        *HANDOVERS,
-    ]
+    calls = [point for point in (*calls, *old) if point.detail in wanted or (runs and point.runs)]
+    return [*others, *calls, *SPREADS, *HANDOVERS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dspy_trace import facts
@@ -11,6 +12,17 @@ from dspy_trace.runs.run import usage
 
 if TYPE_CHECKING:
     from dspy_trace.runs.compiles import CompileRun
+
+
+@dataclass(slots=True)
+class Scored:
+    """What came of one evaluation of a candidate."""
+
+    key: str
+    score: float | None
+    examples: int | None
+    seconds: float
+    usage: dict[str, float]
 
 
 class Candidate:
@@ -36,18 +48,17 @@ class Candidate:
         self.told: dict[str, Any] = {}
         """What the optimizer says of it, by name."""
 
-    def scored(self, step: int, key: str, fact: facts.Evaluation, seconds: float, full: bool) -> None:
+    def scored(self, step: int, told: Scored, full: bool) -> None:
         """Take note of an evaluation of it."""
         if full or self.score is None:
-            self.step, self.key, self.examples = step, key, fact.examples
+            self.step, self.key, self.examples = step, told.key, told.examples
         if full:
-            self.score = fact.score
+            self.score = told.score
         else:
-            self.minibatch_score = fact.score
+            self.minibatch_score = told.score
         self.evaluations += 1
-        self.seconds += seconds
-        for name, value in usage(fact.tally).items():
-            self.usage[name] = self.usage.get(name, 0) + value
+        self.seconds += told.seconds
+        _add(self.usage, told.usage)
 
     def row(self, table: str) -> list[Any]:
         """Return its row, under its key in a table."""
@@ -97,9 +108,9 @@ class Rounds:
         trainset = self._run.fact.trainset or 0
         for group in found.values():
             whole = len(group.examples) >= trainset
-            fact = facts.Evaluation("", examples=len(group.examples), score=group.score, tally=group.tally)
             key = "eval_full" if whole else "eval_minibatch"
-            self._run.evaluated(group.snapshot, key, fact, group.seconds, hidden=not whole)
+            told = Scored(key, group.score, len(group.examples), group.seconds, group.usage)
+            self._run.evaluated(group.snapshot, told, hidden=not whole)
 
 
 class _Group:
@@ -110,16 +121,20 @@ class _Group:
         self.examples: set[int] = set()
         self.scores: list[float] = []
         self.seconds = 0.0
-        self.tally = facts.Tally()
+        self.usage: dict[str, float] = {}
 
     def add(self, fact: facts.ExampleRun, seconds: float) -> None:
         self.examples.add(id(fact.inputs))
         self.scores.append(fact.score or 0.0)
         self.seconds += seconds
-        if fact.tally is not None:
-            self.tally.merge(fact.tally)
+        _add(self.usage, usage(fact.tally))
 
     @property
     def score(self) -> float:
         """In percent, as ``dspy.Evaluate`` has it."""
         return round(100 * sum(self.scores) / len(self.scores), 2)
+
+
+def _add(sums: dict[str, float], more: dict[str, float]) -> None:
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0) + value

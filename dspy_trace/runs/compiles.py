@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_trace import facts
 from dspy_trace.guard import ask, shielded
+from dspy_trace.points.optimizers import Discovery
 from dspy_trace.runs import values
-from dspy_trace.runs.candidates import Candidate, Rounds
-from dspy_trace.runs.data import dataset
+from dspy_trace.runs.candidates import Candidate, Rounds, Scored
 from dspy_trace.runs.evaluations import put_example
 from dspy_trace.runs.optimizers import special
 from dspy_trace.runs.programs import Snapshot
@@ -69,10 +69,8 @@ class CompileRun(Run):
             told |= values.lm(f"optimizer.{name}", value)
         for name, value in fact.arguments.items():
             if name in _SETS:
-                made = dataset(name, _SETS[name], value) if value is not None else None
                 told[name] = ask(len, value) if value is not None else None
-                if made is not None:
-                    self.tell(lambda made=made: {"data": [made()]})
+                self.data(name, _SETS[name], value)
             elif name != "student":
                 told[f"compile.{name}"] = value
         self.settings(told)
@@ -101,23 +99,22 @@ class CompileRun(Run):
     def evaluated(
         self,
         snapshot: Snapshot,
-        key: str,
-        fact: facts.Evaluation,
-        seconds: float,
+        result: Scored,
         *,
         hidden: bool,
         step: int | None = None,
     ) -> None:
         """Take note of an evaluation beneath: a step of its series, and a row of its candidate."""
         with self._lock:
+            key, score = result.key, result.score
             step = self.begin_step(key) if step is None else step
             self.evaluations += 1
             candidate = self.candidate(snapshot)
-            full = self._is_full(key, fact.examples or 0, hidden)
-            candidate.scored(step, key, fact, seconds, full)
-            told: dict[str, float | None] = {key: fact.score}
-            if full and fact.score is not None:
-                told |= self._compare(candidate, fact.score, step)
+            full = self._is_full(key, result.examples or 0, hidden)
+            candidate.scored(step, result, full)
+            told: dict[str, float | None] = {key: score}
+            if full and score is not None:
+                told |= self._compare(candidate, score)
             self.tell({"metrics": metrics(told, step), "rows": [candidate.row(CANDIDATES)]})
 
     def _is_full(self, key: str, examples: int, hidden: bool) -> bool:
@@ -128,7 +125,7 @@ class CompileRun(Run):
             self._largest, self.best, self.best_score = examples, None, None
         return True
 
-    def _compare(self, candidate: Candidate, score: float, step: int) -> dict[str, float | None]:
+    def _compare(self, candidate: Candidate, score: float) -> dict[str, float | None]:
         told: dict[str, float | None] = {}
         if self.initial is not None and candidate.snapshot.version == self.initial.version:
             told["baseline"] = self.baseline = score
@@ -151,7 +148,7 @@ class CompileRun(Run):
         key = f"{fact.round:09d}-{fact.index or 0:09d}"
         put_example(self, "rollouts", key, call, error, candidate=number)
 
-    def discovered(self, fact: facts.Discovery) -> None:
+    def discovered(self, fact: Discovery) -> None:
         """Take note of what the optimizer itself says of a candidate."""
         with self._lock:
             changed = self.special.discovered(fact, self)

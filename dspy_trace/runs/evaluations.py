@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from dspy_trace import facts
-from dspy_trace.runs.data import dataset
+from dspy_trace.runs.candidates import Scored
 from dspy_trace.runs.examples import row
 from dspy_trace.runs.programs import Snapshot
 from dspy_trace.runs.run import Run, metrics, usage
@@ -39,14 +39,12 @@ class EvaluationRun(Run):
         super().__init__(recorder, "evaluation", f"evaluate {fact.program}", above)
         self.fact = fact
         self._failed: set[int | None] = set()
-        told = {"program": fact.program, "signature": self.snapshot.signature}
+        told: dict[str, Any] = {"program": fact.program, "signature": self.snapshot.signature}
         told |= {"program_version": self.snapshot.version, "metric": fact.metric}
         told |= {"examples": fact.examples, "num_threads": fact.threads, **fact.options}
         told["metric_key"] = self.key if self.compile is not None else None
         self.settings(told)
-        made = dataset("devset", "eval", fact.devset)
-        if made is not None:
-            self.tell(lambda: {"data": [made()]})
+        self.data("devset", "eval", fact.devset)
         if self.snapshot.state is not None:
             self.tell({"files": {"program.json": self.snapshot.state}})
 
@@ -68,7 +66,8 @@ class EvaluationRun(Run):
         if self.user_run is not None and fact.score is not None:
             record["beside"] = [{"run_id": self.user_run, "metrics": metrics({SCORE: fact.score})}]
         if self.compile is not None:
-            self.compile.evaluated(self.snapshot, self.key, fact, self.seconds, hidden=False)
+            scored = Scored(self.key, fact.score, fact.examples, self.seconds, usage(fact.tally))
+            self.compile.evaluated(self.snapshot, scored, hidden=False)
         self.close(error, record)
 
 
@@ -101,8 +100,9 @@ class Minibatch:
 
     def finish(self, error: BaseException | None) -> None:
         """Tell the score as a step of the compile."""
-        seconds = monotonic() - self._begun
-        self.compile.evaluated(self.snapshot, self.key, self.fact, seconds, hidden=True, step=self.step)
+        fact, seconds = self.fact, monotonic() - self._begun
+        scored = Scored(self.key, fact.score, fact.examples, seconds, usage(fact.tally))
+        self.compile.evaluated(self.snapshot, scored, hidden=True, step=self.step)
 
 
 def _key(fact: facts.Evaluation, default: str = SCORE) -> str:

@@ -66,7 +66,7 @@ def state_of(program: Any, redact: Callable[[Any], Any] | None = None) -> str | 
     if not isinstance(state, dict):
         return None
     saving: Any = sys.modules.get("dspy.utils.saving")
-    versions = ask(lambda: saving.get_dependency_versions(), default={})
+    versions = ask(getattr(saving, "get_dependency_versions", dict), default={})
     whole = {**state, "metadata": {"dependency_versions": versions}}
     text = ask(lambda: orjson.dumps(whole, option=orjson.OPT_INDENT_2).decode())
     return text if text is not None else dumps(whole, 2**20)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from dspy_trace.export.runner import Runner, started
+from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target
 from dspy_trace.guard import shielded
 from dspy_trace.jsonable import mended
+from dspy_trace.runs import spooled
 from dspy_trace.runs.spooled import Record
 
 if TYPE_CHECKING:
@@ -86,9 +88,15 @@ class RunQueue:
             made = [shielded("telling of a run", _made, *one) for one in waiting]
             records = [record for record in made if record is not None]
             if records:
-                refused = self._delivery.put_runs(records)
-                if refused:
-                    self._lose(refused)
+                shielded("writing to the spool", self._write, records)
+
+    def _write(self, records: list[Record]) -> None:
+        def write(spool: Spool, sealed: Collection[Target]) -> None:
+            refused = spooled.put(spool, records, self._delivery.owner, sealed)
+            if refused:
+                self._lose(refused)
+
+        self._delivery.write_runs({record.target for record in records}, write)
 
     def end(self) -> None:
         """Write what waits and end our thread; a later record starts another."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from dspy_trace import facts
 from dspy_trace.observer import capture_of
+from dspy_trace.points.optimizers import Discovery
 from dspy_trace.runs.compiles import CompileRun
 from dspy_trace.runs.evaluations import EvaluationRun, Minibatch
 from dspy_trace.settings import Settings
@@ -38,8 +41,8 @@ class Recorder:
         name = type(error).__name__
         if self.capture is None:
             return name
-        told = self.capture(error)
-        return told.strip('"') or name
+        told: str = orjson.loads(self.capture(error))
+        return told.removesuffix(": ") if isinstance(told, str) else name
 
     def begin(self, call: Call) -> None:
         """Begin a run where a call is one."""
@@ -67,7 +70,7 @@ class Recorder:
         elif run.fact is call.fact:
             run.finish(error)
 
-    def discovered(self, call: Call, fact: facts.Discovery) -> None:
+    def discovered(self, call: Call, fact: Discovery) -> None:
         """Tell a compile of a candidate."""
         run: Any = call.run
         if run is not None and run.compile is not None:

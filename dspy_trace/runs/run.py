@@ -12,7 +12,9 @@ from dspy_trace import facts
 from dspy_trace.export.source import source
 from dspy_trace.export.target import Target
 from dspy_trace.guard import ask
+from dspy_trace.runs.data import dataset
 from dspy_trace.runs.values import LONGEST, params, surroundings
+from dspy_trace.vocab import mlflow_keys as mlflow
 from dspy_trace.vocab import run_keys as keys
 
 if TYPE_CHECKING:
@@ -63,6 +65,12 @@ class Run:
         made = params({**told, **surroundings()})
         self.tell({"params": made})
 
+    def data(self, name: str, context: str, examples: Any) -> None:
+        """Tell of a set of examples, if it is one."""
+        made = dataset(name, context, examples) if examples is not None else None
+        if made is not None:
+            self.tell(lambda: {"data": [made()]})
+
     def link(self, trace_id: int) -> None:
         """Take note of a trace that begins beneath it."""
         mlflow_id = self.recorder.outlet.trace_of(trace_id, self.target, self.id)
@@ -109,5 +117,5 @@ def _tags(kind: str) -> dict[str, str]:
     about = ask(source, default={})
     told = {key: str(value)[:LONGEST] for key, value in about.get("source", {}).items()}
     if about.get("user"):
-        told[keys.USER] = about["user"]
+        told[mlflow.USER] = about["user"]
     return {**told, keys.KIND: kind}

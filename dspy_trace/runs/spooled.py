@@ -57,12 +57,12 @@ def put(spool: Spool, records: Iterable[Record], owner: str, sealed: Container[T
 
 
 def move(source: Spool, into: Spool, owner: str) -> None:
-    """Move all records from one spool into another."""
+    """Move the records of one owner from one spool into another."""
     for number, target, sealed, _ in source.targets():
-        found = source.read("SELECT run, payload FROM runs WHERE target = ? ORDER BY id", number)
+        found = source.read("SELECT run, payload FROM runs WHERE target = ? AND owner = ? ORDER BY id", number, owner)
         put(into, [Record(target, run, payload) for run, payload in found], owner, {target} if sealed else ())
         with source.writing() as db:
-            db.execute("DELETE FROM runs WHERE target = ?", (number,))
+            db.execute("DELETE FROM runs WHERE target = ? AND owner = ?", (number, owner))
 
 
 def waiting_runs(spool: Spool, target_id: int) -> list[str]:

@@ -62,7 +62,7 @@ class GenAI:
             case facts.AttemptFailed():
                 return keys.EVENT_ATTEMPT_FAILED, {keys.ERROR_TYPE: type(fact.error).__qualname__}
             case facts.Scored():
-                told = {keys.EVALUATION_NAME: fact.metric, keys.EVALUATION_SCORE: fact.score}
+                told: Attributes = {keys.EVALUATION_NAME: fact.metric, keys.EVALUATION_SCORE: fact.score}
                 put(told, (keys.EVALUATION_EXPLANATION, fact.explanation))
                 return keys.EVENT_EVALUATION, told
             case _:

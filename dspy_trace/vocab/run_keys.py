@@ -16,9 +16,6 @@ REASON: Final = "dspy_trace.reason"
 NOT_WRITTEN: Final = "dspy_trace.not_written"
 """What MLflow has refused of it, in its own words. Example: ``Param value too long``."""
 
-NAME: Final = "mlflow.runName"
-"""Name of the run. Example: ``compile MIPROv2``."""
-
 PARENT: Final = "mlflow.parentRunId"
 """MLflow's id of the run above it. Example: ``0f9e8d7c6b5a4938271605f4e3d2c1b0``."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dspy_trace import facts
+from dspy_trace.points.optimizers import Discovery
 
 if TYPE_CHECKING:
     from dspy_trace.runs.candidates import Candidate
@@ -19,7 +19,7 @@ class Special:
         """Return the numbers of the candidates that a new one was made from, if that is known."""
         return ()
 
-    def discovered(self, fact: facts.Discovery, run: CompileRun) -> Sequence[Candidate]:
+    def discovered(self, fact: Discovery, run: CompileRun) -> Sequence[Candidate]:
         """Take note of what the optimizer has said of a candidate; return those of which more is known now."""
         return ()
 

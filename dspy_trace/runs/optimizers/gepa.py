@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dspy_trace import facts
+from dspy_trace.points.optimizers import Discovery
 from dspy_trace.runs.optimizers.any import Special
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ class Optimizer(Special):
         self._found: dict[int, Candidate] = {}
         """By GEPA's own numbers, which leave out what was tried on a minibatch alone."""
 
-    def discovered(self, fact: facts.Discovery, run: CompileRun) -> Sequence[Candidate]:
+    def discovered(self, fact: Discovery, run: CompileRun) -> Sequence[Candidate]:
         if run.candidates:
             self._found.setdefault(0, run.candidates[0])
         same = [one for one in run.candidates if _texts(one) == dict(fact.texts)]

@@ -1,0 +1,40 @@
+"""Reads what optimizers keep of their candidates."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dspy_trace.facts import Compilation, Fact
+from dspy_trace.guard import ask
+from dspy_trace.points import Notes
+
+
+@dataclass(slots=True, eq=False)
+class Discovery(Fact):
+    """An optimizer has found a candidate, from parents; what it said of it, by name."""
+
+    number: int
+    parents: Sequence[int] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    score: float | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DiscoveryNotes(Notes):
+    """Reads what GEPA keeps of a candidate that has got through: ``update_state_with_new_program(...)``."""
+
+    def returned(self, fact: Compilation, instance: Any, result: Any) -> Fact | None:
+        if type(result) is not int:
+            return None
+        parents = ask(lambda: list(instance.parent_program_for_candidate[result]), default=[])
+        texts = ask(lambda: dict(instance.program_candidates[result]), default={})
+        fronts: dict[int, int] = defaultdict(int)
+        for programs in ask(lambda: list(instance.program_at_pareto_front_valset.values()), default=[]):
+            for number in programs:
+                fronts[number] += 1
+        calls = ask(lambda: int(instance.num_metric_calls_by_discovery[result]))
+        told = {"front": dict(fronts), "metric_calls": calls}
+        return Discovery(result, [one for one in parents if type(one) is int], texts, None, told)

@@ -17,7 +17,7 @@ from dspy_trace.secret_patterns import REPLACEMENT
 SHORTEST: Final = 8
 """Characters of a value that is searched for, at least: a shorter one is found in any text."""
 
-_FEW: Final = 4
+_FEW: Final = 8
 """Values that are searched for one by one at less than it costs to prepare the text."""
 
 _MARKED: Final = 6

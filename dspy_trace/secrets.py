@@ -21,14 +21,25 @@ from threading import Lock
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
+import orjson
+
 from dspy_trace.secret_forms import SHORTEST, Finder, from_header
-from dspy_trace.secret_names import looks_secret, looks_secret_in_environment, looks_secret_in_url
-from dspy_trace.secret_patterns import REPLACEMENT, without_patterns, without_patterns_in_json
+from dspy_trace.secret_names import judged, looks_secret, looks_secret_in_environment, looks_secret_in_url
+from dspy_trace.secret_patterns import (
+    REPLACEMENT,
+    are_in_json,
+    without_patterns,
+    without_patterns_in_content,
+    without_patterns_in_urls,
+)
 
 __all__ = [
     "LONGEST",
     "REPLACEMENT",
+    "conceals",
     "hide",
+    "is_suspicious",
+    "judged",
     "known",
     "learn",
     "learn_environment",
@@ -36,6 +47,8 @@ __all__ = [
     "learn_url",
     "looks_secret",
     "scrub",
+    "scrub_content",
+    "scrub_end",
     "scrub_json",
     "scrub_text",
 ]
@@ -49,8 +62,13 @@ _MOST: Final = 128
 _DEEPEST: Final = 12
 _WIDEST: Final = 1_000
 
+_MOST_PASSING: Final = 16
+"""The same of those that a program works with, such as the password that it gives to a tool."""
+
 _lock = Lock()
 _known: dict[str, str] = {}
+_passing: dict[str, str] = {}
+_environment: dict[Any, Any] = {}
 _finder: Finder | None = Finder(())
 
 
@@ -61,7 +79,7 @@ def known() -> dict[str, str]:
     about to be written; never to be logged or stored.
     """
     with _lock:
-        return dict(_known)
+        return {**_passing, **_known}
 
 
 def scrub_text(text: str) -> str:
@@ -73,8 +91,39 @@ def scrub_text(text: str) -> str:
 
 
 def scrub_json(text: str) -> str:
-    """Return JSON text, valid as before, without known secrets and without what looks like one."""
-    return without_patterns_in_json(_current().without_in_json(text))
+    """Return JSON text, valid as before, without known secrets and those that URLs and JSON in a text give away.
+
+    Its own names are not judged: :mod:`~dspy_trace.jsonable` does that before.
+    """
+    if not is_suspicious(text):
+        return text
+    try:
+        return orjson.dumps(scrub_content(orjson.loads(text))).decode()
+    except orjson.JSONDecodeError:
+        return scrub_text(text)
+
+
+def is_suspicious(text: str) -> bool:
+    """Return whether JSON text seems to hold a secret, at a fraction of the cost of taking it out."""
+    return _current().is_in_json(text) or are_in_json(text)
+
+
+def scrub_content(value: Any) -> Any:
+    """Return plain data, as it comes out of JSON, in the same way: without known secrets, in keys as well."""
+    kind = type(value)
+    if kind is str:
+        return without_patterns_in_content(_current().without(value))
+    if kind is dict:
+        return {scrub_content(name): scrub_content(item) for name, item in value.items()}
+    return [scrub_content(item) for item in value] if kind is list else value
+
+
+def scrub_end(text: str, end: int) -> str:
+    """Return text that is about to be cut at `end`, so that no part of a secret remains that is cut in two there."""
+    start = max(end - LONGEST, 0)
+    piece = text[start : end + LONGEST]
+    hidden = without_patterns_in_urls(_current().without(piece))
+    return text if hidden == piece else text[:start] + hidden
 
 
 def scrub(value: Any) -> Any:
@@ -107,6 +156,16 @@ _SCHEMA: Final = frozenset(("type", "anyOf", "allOf", "$ref"))
 _SCHEMA_VALUES: Final = frozenset(("default", "const", "enum", "example", "examples"))
 
 
+def conceals(name: str, entries: Any) -> bool:
+    """Return whether the value called `name` among `entries` is taken for a secret.
+
+    A piece of a completion, which providers call a token as well, stands beside its probability.
+    """
+    if not looks_secret(name):
+        return False
+    return name != "token" or not any(type(key) is str and key == "logprob" for key in getattr(entries, "mapping", ()))
+
+
 def hide(name: str, value: Any) -> Any:
     """Return what is told of `value`, which a secret-looking name belongs to.
 
@@ -115,9 +174,29 @@ def hide(name: str, value: Any) -> Any:
     kind = type(value)
     if value is None or kind is bool or (kind in (str, dict, list, tuple) and not value):
         return value
-    if kind is dict and type(value.get("type", "")) is str and any(key in _SCHEMA for key in value if type(key) is str):
+    if kind is str:
+        _learn_passing(name, value)
+    elif (
+        kind is dict and type(value.get("type", "")) is str and any(key in _SCHEMA for key in value if type(key) is str)
+    ):
         return {key: REPLACEMENT if key in _SCHEMA_VALUES else item for key, item in value.items()}
     return REPLACEMENT
+
+
+def _learn_passing(name: str, value: str) -> None:
+    """Take note of what a program works with, if it is no word: a prompt may hold it as well."""
+    if 12 <= len(value) <= LONGEST and not value.isalpha() and not any(map(str.isspace, value)):
+        _add(_passing, _MOST_PASSING, value, f"{name} of a call")
+
+
+def _add(pool: dict[str, str], most: int, secret: str, where: str) -> None:
+    global _finder  # noqa: PLW0603  # made anew from what is known, when it is needed next
+    with _lock:
+        if secret not in _known and secret not in _passing:
+            while len(pool) >= most:
+                del pool[next(iter(pool))]
+            pool[secret] = where
+            _finder = None
 
 
 def learn(value: Any, where: str) -> None:
@@ -127,7 +206,6 @@ def learn(value: Any, where: str) -> None:
         value: a secret, an ``Authorization`` header or a provider's credentials as JSON text; anything else is ignored.
         where: where it was seen, for :func:`known`. Example: ``api_key of LM``.
     """
-    global _finder  # noqa: PLW0603  # made anew from what is known, when it is needed next
     if type(value) is not str or len(value) < SHORTEST:
         return
     if value[:1] == "{" and len(value) <= 65_536:
@@ -135,12 +213,7 @@ def learn(value: Any, where: str) -> None:
             learn_from(json.loads(value), where)
     for secret in from_header(value):
         if SHORTEST <= len(secret) <= LONGEST and secret != REPLACEMENT:
-            with _lock:
-                if secret not in _known:
-                    while len(_known) >= _MOST:
-                        del _known[next(iter(_known))]
-                    _known[secret] = where
-                    _finder = None
+            _add(_known, _MOST, secret, where)
 
 
 def learn_from(values: Any, where: str) -> None:
@@ -182,7 +255,13 @@ def learn_url(url: Any, where: str) -> None:
 
 
 def learn_environment(environ: Mapping[str, str] = os.environ) -> None:
-    """Take note of the secrets among the environment variables: by their names, and in URLs."""
+    """Take note of the secrets among the environment variables: by their names, and in URLs. Quick if none is new."""
+    global _environment  # noqa: PLW0603  # as it was last
+    # What stands behind ``os.environ`` is private; where it is gone, the slow way does.
+    raw = getattr(environ, "_data", environ)
+    if raw == _environment:
+        return
+    _environment = dict(raw)
     for name, value in list(environ.items()):
         if looks_secret_in_environment(name, value):
             learn(value, f"environment variable {name}")
@@ -195,7 +274,7 @@ def _current() -> Finder:
     finder = _finder
     if finder is None:
         with _lock:
-            finder = _finder = Finder(tuple(_known))
+            finder = _finder = Finder((*_known, *_passing))
     return finder
 
 

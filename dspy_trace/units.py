@@ -33,8 +33,9 @@ def began(call: Call) -> None:
 
 def linked(call: Call) -> None:
     """Tell the run that a call is beneath of the trace that begins with it."""
-    context = call.span.get_span_context()
-    if call.run is not None and context.trace_flags.sampled:
+    context, above = call.span.get_span_context(), call.above
+    goes_on = above is not None and above.span.get_span_context().trace_id == context.trace_id
+    if call.run is not None and context.trace_flags.sampled and not goes_on:
         shielded("linking a trace", call.run.link, context.trace_id)
 
 

@@ -1,4 +1,4 @@
-"""What tests of runs share: the records that ``autolog()`` leaves in the spool, put together as the runs they tell of."""
+"""What tests of runs share: the records that ``autolog()`` leaves in the spool, put together as runs."""
 
 from __future__ import annotations
 

@@ -1,204 +1,137 @@
-"""``log_compiles``: each optimizer's compile is a run, with every evaluation in it a child or a step."""
+"""``log_compiles``: each outermost compile is a run, with every evaluation in it a child or a step."""
 
 from __future__ import annotations
 
-import json
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import dspy
 import pytest
-from dspy.teleprompt import InferRules
+from dspy.teleprompt import Teleprompter
 
 import dspy_trace
+from tests.optimizers import (
+    QUIET,
+    TRAINSET,
+    Optimize,
+    compiled,
+    gepa,
+    knn,
+    lm,
+    logged,
+    mipro_minibatch,
+    random_search,
+)
 from tests.outlets import Kept, kept
-from tests.parts.scripted_answers import fill, input_words, output_fields
-from tests.parts.scripted_lm import ScriptedLM
-from tests.runs import QA, Told, exact, example, runs, tree
+from tests.runs import QA, exact, runs, tree
 
-__all__ = ["kept"]
-
-TRAINSET = [example("one", "yes"), example("two", "no")]
-VALSET = [example("three", "yes"), example("four", "no"), example("five", "yes")]
-QUIET = {"num_threads": 1, "display_progress": False}
-
-Optimize = Callable[[Any], Any]
+__all__ = ["kept", "lm", "logged"]
 
 
-def answer(body: Any) -> str:
-    """Say yes; where an instruction that an optimizer has proposed asks for it, the right thing."""
-    fields = output_fields(body)
-    if "answer" not in fields:
-        return fill(body)
-    words = input_words(body)
-    return fill(body, answer="no" if ("two" in words or "four" in words) and "proposed" in str(body) else "yes")
+class Own(Teleprompter):
+    """A program's own optimizer, with evaluations in threads of its own."""
+
+    def __init__(self, metric: Any, api_key: str = "", **more: Any) -> None:
+        super().__init__()
+        self.metric, self.api_key, self.more = metric, api_key, more
+        self.odd = object()
+
+    def compile(self, student: Any, *, trainset: Any, **kwargs: Any) -> Any:
+        evaluate = dspy.Evaluate(devset=trainset, metric=self.metric, **QUIET)
+        evaluate(student)
+        if kwargs.get("error") is not None:
+            raise kwargs["error"]
+        better = student.deepcopy()
+        better.ask.signature = better.ask.signature.with_instructions("proposed by hand")
+        evaluate(better, callback_metadata={"metric_key": "hand made/é"})
+        return better
 
 
-def with_feedback(gold: Any, predicted: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
-    return dspy.Prediction(score=float(gold.answer == predicted.answer), feedback=f"wanted {gold.answer}")
+def test_a_users_own_optimizer(logged: Kept, lm: Any) -> None:
+    """Defined before ``autolog()`` or after: settings without secrets, candidates, best and final."""
 
+    class Later(Own):
+        def compile(self, student: Any, **kwargs: Any) -> Any:
+            return super().compile(student, **kwargs)
 
-def labeled(lm: Any) -> Any:
-    return dspy.LabeledFewShot(k=1).compile(QA(), trainset=TRAINSET)
-
-
-def bootstrap(lm: Any) -> Any:
-    return dspy.BootstrapFewShot(metric=exact, max_bootstrapped_demos=1).compile(QA(), trainset=TRAINSET)
-
-
-def random_search(lm: Any) -> Any:
-    options: dict[str, Any] = {"max_bootstrapped_demos": 1, "max_labeled_demos": 1, "num_threads": 1}
-    optimizer = dspy.BootstrapFewShotWithRandomSearch(metric=exact, num_candidate_programs=1, **options)
-    return optimizer.compile(QA(), trainset=TRAINSET, valset=VALSET)
-
-
-def with_optuna(lm: Any) -> Any:
-    optimizer = dspy.teleprompt.BootstrapFewShotWithOptuna(
-        metric=exact, max_bootstrapped_demos=1, num_candidate_programs=2, num_threads=1
-    )
-    return optimizer.compile(QA(), max_demos=1, trainset=TRAINSET, valset=VALSET)
-
-
-def copro(lm: Any) -> Any:
-    return dspy.COPRO(metric=exact, breadth=2, depth=1).compile(QA(), trainset=TRAINSET, eval_kwargs=QUIET)
-
-
-def mipro(lm: Any, minibatch: bool = False) -> Any:
-    optimizer = dspy.MIPROv2(
-        metric=exact, auto=None, num_candidates=2, num_threads=1, max_bootstrapped_demos=1, max_labeled_demos=1
-    )
-    return optimizer.compile(
-        QA(), trainset=TRAINSET, valset=VALSET, num_trials=3, minibatch=minibatch, minibatch_size=2,
-        minibatch_full_eval_steps=2,
-    )  # fmt: skip
-
-
-def mipro_minibatch(lm: Any) -> Any:
-    return mipro(lm, minibatch=True)
-
-
-def gepa(lm: Any) -> Any:
-    optimizer = dspy.GEPA(
-        metric=with_feedback, max_metric_calls=14, reflection_lm=lm, num_threads=1, reflection_minibatch_size=2
-    )
-    return optimizer.compile(QA(), trainset=TRAINSET, valset=VALSET)
-
-
-def simba(lm: Any) -> Any:
-    optimizer = dspy.SIMBA(metric=exact, bsize=2, num_candidates=2, max_steps=1, max_demos=1, num_threads=1)
-    return optimizer.compile(QA(), trainset=TRAINSET, seed=1)
-
-
-def infer_rules(lm: Any) -> Any:
-    optimizer = InferRules(metric=exact, num_candidates=1, num_rules=1, num_threads=1, max_bootstrapped_demos=1)
-    return optimizer.compile(QA(), trainset=TRAINSET, valset=VALSET)
-
-
-def better_together(lm: Any) -> Any:
-    both = dspy.BetterTogether(metric=exact, p=dspy.BootstrapFewShot(metric=exact, max_bootstrapped_demos=1))
-    student = QA()
-    student.set_lm(lm)
-    return both.compile(student, trainset=TRAINSET, valset=VALSET, strategy="p", seed=1)
-
-
-def knn(lm: Any) -> Any:
-    def embed(texts: Any) -> Any:
-        import numpy
-
-        return numpy.array([[float(len(text)), 1.0] for text in texts])
-
-    return dspy.KNNFewShot(k=1, trainset=TRAINSET, vectorizer=dspy.Embedder(embed)).compile(QA())
-
-
-def ensemble(lm: Any) -> Any:
-    return dspy.teleprompt.Ensemble(reduce_fn=dspy.majority).compile([QA(), QA()])
-
-
-ALL = (
-    [labeled, bootstrap, random_search, with_optuna, copro, mipro, mipro_minibatch, gepa, simba, infer_rules]
-    + [better_together, knn, ensemble]
-)  # fmt: skip
-
-
-@pytest.fixture
-def lm(scripted_lm: ScriptedLM) -> Any:
-    scripted_lm.answer = answer
-    return scripted_lm.lm(cache=False)
-
-
-@pytest.fixture
-def logged(kept: Kept) -> Iterator[Kept]:
-    """Log compiles, and stop at the end."""
-    dspy_trace.autolog(log_compiles=True)
-    yield kept
-    dspy_trace.autolog(disable=True)
-
-
-def compiled(kept: Kept, lm: Any, optimize: Optimize) -> list[Told]:
-    with dspy.context(lm=lm):
-        optimize(lm)
-    return runs(kept)
-
-
-def bodies(server: ScriptedLM, since: int) -> Counter[str]:
-    return Counter(json.dumps(request.body, sort_keys=True) for request in server.requests[since:])
-
-
-SEEDED = [optimize for optimize in ALL if optimize is not with_optuna]
-"""Optuna's own sampler cannot be given a seed through DSPy."""
-
-
-@pytest.mark.parametrize("optimize", SEEDED, ids=lambda one: one.__name__)
-def test_logging_changes_nothing(scripted_lm: ScriptedLM, lm: Any, kept: Kept, optimize: Optimize) -> None:
-    """The compiled program, and the multiset of LM requests, are those of a compile that is not logged."""
-    with dspy.context(lm=lm):
-        plain = optimize(lm)
-        before = len(scripted_lm.requests)
-        dspy_trace.autolog(log_compiles=True, log_evals=True)
-        logged = optimize(lm)
-        dspy_trace.autolog(disable=True)
-    wanted = Counter(json.dumps(request.body, sort_keys=True) for request in scripted_lm.requests[:before])
-    assert bodies(scripted_lm, before) == wanted
-    assert type(logged).__qualname__ == type(plain).__qualname__
-    assert json.dumps(logged.dump_state(), default=str) == json.dumps(plain.dump_state(), default=str)
-
-
-@pytest.mark.parametrize("optimize", ALL, ids=lambda one: one.__name__)
-def test_every_optimizer_is_a_run(logged: Kept, lm: Any, scripted_lm: ScriptedLM, optimize: Optimize) -> None:
-    """One run with its settings, data, programs and costs; each evaluation with a score is its child."""
-    told = compiled(logged, lm, optimize)
-    (whole,) = [run for run in told if run.parent is None]
-    assert {run.parent for run in told} == {None, whole.id} or len(told) == 1
-    assert (whole.kind, whole.status, whole.name) == ("compile", "FINISHED", f"compile {whole.params['optimizer']}")
-    assert whole.last("lm_calls") == scripted_lm.reported.requests
-    assert whole.last("input_tokens") == scripted_lm.reported.input_tokens
-    if optimize is not ensemble:
-        assert whole.params["program"] == "QA"
-        assert {"programs/initial.json", "programs/final.json"} <= whole.files.keys()
-    assert {one["name"] for one in whole.data} == {name for name in ("trainset", "valset") if name in whole.params}
-    children = [run for run in told if run.parent]
-    series = {name: values for name, values in whole.metrics.items() if name in ("eval", "eval_full", "eval_minibatch")}
-    scores = [score for values in series.values() for _, score in values]
-    if optimize is not gepa and optimize is not simba:
-        assert sorted(scores) == sorted(run.last("eval") for run in children)
-    assert whole.last("evaluations") == len(scores)
-    assert all([step for step, _ in values] == list(range(len(values))) for values in series.values())
-
-
-def test_a_random_search(logged: Kept, lm: Any) -> None:
-    """Baseline, best so far and final; each candidate once, with what it was made from."""
-    told = compiled(logged, lm, random_search)
-    assert tree(told) == ("\ncompile BootstrapFewShotWithRandomSearch 66.67\n" + "  evaluate QA 66.67\n" * 4)
+    for cls in (Own, Later):
+        optimize = cls(exact, api_key="sk-verysecret-0123456789", depth=3)
+        told = compiled(logged, lm, lambda lm, it=optimize: it.compile(QA(), trainset=TRAINSET, x={"y": [1, print]}))
+    assert [run.name for run in told if run.parent is None] == ["compile Own", "compile Later"]
+    assert "verysecret" not in str(told)
     whole = told[0]
-    assert whole.metrics["eval"] == [(step, 66.67) for step in range(4)]
-    assert (whole.last("baseline"), whole.last("best"), whole.last("final")) == (66.67, 66.67, 66.67)
-    rows = whole.table("candidates")
-    assert [(row["id"], row["parents"], row["score"], row["demos"]) for row in rows][0] == (0, None, 66.67, 0)
-    assert {row["parents"] for row in rows[1:]} == {"0"}
-    assert sum(row["evaluations"] for row in rows) == 4
-    assert (
-        whole.params["optimizer.max_bootstrapped_demos"] == "1"
-        if "optimizer.max_bootstrapped_demos" in whole.params
-        else True
+    assert whole.metrics["eval"] == [(0, 50.0)]
+    assert whole.metrics["best"] == [(0, 50.0), (0, 100.0)]
+    assert (whole.last("baseline"), whole.last("final")) == (50.0, 100.0)
+    assert whole.params["optimizer.metric"] == "exact"
+    assert whole.params["compile.x"] == '{"y":[1,"print"]}'
+    assert [row["instructions"] for row in whole.table("candidates")][1] == "proposed by hand"
+    assert [child.parent for child in told[1:3]] == [whole.id] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (RuntimeError("too much to learn"), "FAILED", "RuntimeError: too much to learn"),
+        (KeyboardInterrupt(), "KILLED", "KeyboardInterrupt"),
+    ],
+)
+def test_a_compile_that_ends_early(logged: Kept, lm: Any, error: BaseException, status: str, reason: str) -> None:
+    """It says why, and what was known by then is there; the error is the program's own."""
+    with pytest.raises(type(error)) as raised:
+        compiled(logged, lm, lambda lm: Own(exact).compile(QA(), trainset=TRAINSET, error=error))
+    assert raised.value is error
+    whole, child = runs(logged)
+    assert (whole.status, whole.tags["dspy_trace.reason"], child.status) == (status, reason, "FINISHED")
+    assert (whole.last("baseline"), whole.last("best"), whole.last("final")) == (50.0, 50.0, None)
+    assert "failed" in whole.tags["mlflow.note.content"]
+
+
+def test_compiles_at_once(kept: Kept, lm: Any) -> None:
+    """Four of three kinds in four threads, live calls in a fifth: four correct trees, and all live traces."""
+    dspy_trace.autolog(log_compiles=True, log_traces_from_compile=True)
+    go = threading.Barrier(5)
+
+    def run(optimize: Optimize) -> None:
+        go.wait(30)
+        with dspy.context(lm=lm):
+            optimize(lm)
+
+    def live(lm: Any) -> None:
+        for index in range(10):
+            QA()(question=f"live {index}")
+
+    kinds = [gepa, mipro_minibatch, random_search, random_search, live]
+    threads = [threading.Thread(target=run, args=(one,)) for one in kinds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = runs(kept)
+    dspy_trace.autolog(disable=True)
+    whole = {run.id: run for run in told if run.parent is None}
+    assert Counter(run.params["optimizer"] for run in whole.values()) == Counter(
+        ["GEPA", "MIPROv2", "BootstrapFewShotWithRandomSearch", "BootstrapFewShotWithRandomSearch"]
     )
+    for run in whole.values():
+        children = [one for one in told if one.parent == run.id]
+        scores = [score for name in ("eval", "eval_full") for _, score in run.metrics.get(name, ())]
+        full = [one.last("eval") for one in children if one.params["metric_key"] != "eval_minibatch"]
+        assert sorted(scores) == sorted(full)
+    linked = Counter(trace for run in told for trace in run.traces)
+    assert set(linked.values()) == {1}
+    roots = {f"tr-{row['trace_id']}": row for row in kept.rows() if row["root"]}
+    lives = {name for name, row in roots.items() if "live" in str(row["attributes"].get("mlflow.spanInputs"))}
+    assert len(lives) == 10
+    assert lives.isdisjoint(linked)
+    assert roots.keys() - lives == linked.keys()
+
+
+def test_an_inference_is_no_compile(logged: Kept, lm: Any) -> None:
+    """KNNFewShot compiles at each call of its program: that makes no run."""
+    with dspy.context(lm=lm):
+        program = knn(lm)
+        program(question="six")
+        program(question="seven")
+    assert tree(runs(logged)) == "\ncompile KNNFewShot\n"

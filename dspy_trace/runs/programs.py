@@ -12,6 +12,7 @@ from dspy_trace.guard import ask
 from dspy_trace.jsonable import dumps
 from dspy_trace.points.programs import predictors_of, signature_text, version_of
 from dspy_trace.runs.values import LM_SETTINGS
+from dspy_trace.secrets import scrub
 
 _LM_STATE = frozenset({*LM_SETTINGS, "model", "model_type", "cache", "num_retries", "num_rounds"})
 
@@ -61,6 +62,7 @@ def state_of(program: Any, redact: Callable[[Any], Any] | None = None) -> str | 
         lm = told.get("lm") if isinstance(told, dict) else None
         if isinstance(lm, dict):
             told["lm"] = {key: value for key, value in lm.items() if key in _LM_STATE or key.startswith("_")}
+    state = scrub(state)
     if redact is not None:
         state = redact(state)
     if not isinstance(state, dict):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from dspy_trace.export.runner import Runner, started
+from dspy_trace.export.scrubbing import without_secrets
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target
 from dspy_trace.guard import shielded
@@ -121,4 +122,4 @@ def _made(target: Target, run: str, record: Told | Make) -> Record:
         payload = orjson.dumps(told, option=orjson.OPT_NON_STR_KEYS)
     except orjson.JSONEncodeError:
         payload = orjson.dumps(mended(told), option=orjson.OPT_NON_STR_KEYS)
-    return Record(target, run, payload)
+    return Record(target, run, without_secrets(payload))

@@ -79,4 +79,7 @@ class Recorder:
 
 def _within(call: Call) -> bool:
     """Return whether a call is a part of a program's own work, as KNNFewShot's compile at each inference is."""
-    return call.above is not None and call.above.module is not None
+    above = call.above
+    while above is not None and type(above.fact) is not facts.ModuleCall:
+        above = above.above
+    return above is not None

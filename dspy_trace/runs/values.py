@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from dspy_trace.guard import ask
 from dspy_trace.jsonable import cut, dumps
+from dspy_trace.secrets import hide, looks_secret, scrub_text
 
 LONGEST: Final = 6_000
 """Characters of a parameter that MLflow's databases hold."""
@@ -49,8 +50,12 @@ def params(told: Mapping[str, Any]) -> dict[str, str]:
         unique = safe
         while unique in found:
             unique, number = f"{safe}_{number}", number + 1
-        found[unique] = cut(text_of(value), LONGEST)
+        found[unique] = cut(_without_secrets(str(name), value), LONGEST)
     return found
+
+
+def _without_secrets(name: str, value: Any) -> str:
+    return scrub_text(text_of(hide(name, value) if looks_secret(name.rpartition(".")[2]) else value))
 
 
 def text_of(value: Any) -> str:
@@ -60,7 +65,7 @@ def text_of(value: Any) -> str:
         return str(value)
     if kind in (bool, int, float):
         return repr(value)
-    if kind is types.FunctionType or kind is types.MethodType or kind is type:
+    if kind in (types.FunctionType, types.MethodType, types.BuiltinFunctionType, type):
         return str(value.__name__)
     if is_lm(value):
         return str(ask(getattr, value, "model", default=kind.__name__))

@@ -1,0 +1,137 @@
+"""Optimizers, each on the same program and sets, and the LM that they ask: what tests of compiles share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dspy
+import pytest
+from dspy.teleprompt import InferRules
+
+import dspy_trace
+from tests.outlets import Kept
+from tests.parts.scripted_answers import fill, input_words, output_fields
+from tests.parts.scripted_lm import ScriptedLM
+from tests.runs import QA, Told, exact, example, runs
+
+TRAINSET = [example("one", "yes"), example("two", "no")]
+VALSET = [example("three", "yes"), example("four", "no"), example("five", "yes")]
+QUIET = {"num_threads": 1, "display_progress": False}
+
+Optimize = Callable[[Any], Any]
+
+
+def answer(body: Any) -> str:
+    """Say yes; where an instruction that an optimizer has proposed asks for it, the right thing."""
+    fields = output_fields(body)
+    if "answer" not in fields:
+        return fill(body)
+    words = input_words(body)
+    return fill(body, answer="no" if ("two" in words or "four" in words) and "proposed" in str(body) else "yes")
+
+
+def with_feedback(gold: Any, predicted: Any, trace: Any = None, pred_name: Any = None, pred_trace: Any = None) -> Any:
+    return dspy.Prediction(score=float(gold.answer == predicted.answer), feedback=f"wanted {gold.answer}")
+
+
+def labeled(lm: Any) -> Any:
+    return dspy.LabeledFewShot(k=1).compile(QA(), trainset=TRAINSET)
+
+
+def bootstrap(lm: Any) -> Any:
+    return dspy.BootstrapFewShot(metric=exact, max_bootstrapped_demos=1).compile(QA(), trainset=TRAINSET)
+
+
+def random_search(lm: Any) -> Any:
+    options: dict[str, Any] = {"max_bootstrapped_demos": 1, "max_labeled_demos": 1, "num_threads": 1}
+    optimizer = dspy.BootstrapFewShotWithRandomSearch(metric=exact, num_candidate_programs=1, **options)
+    return optimizer.compile(QA(), trainset=TRAINSET, valset=VALSET)
+
+
+def with_optuna(lm: Any) -> Any:
+    optimizer = dspy.teleprompt.BootstrapFewShotWithOptuna(
+        metric=exact, max_bootstrapped_demos=1, num_candidate_programs=2, num_threads=1
+    )
+    return optimizer.compile(QA(), max_demos=1, trainset=TRAINSET, valset=VALSET)
+
+
+def copro(lm: Any) -> Any:
+    return dspy.COPRO(metric=exact, breadth=2, depth=1).compile(QA(), trainset=TRAINSET, eval_kwargs=QUIET)
+
+
+def mipro(lm: Any, minibatch: bool = False) -> Any:
+    optimizer = dspy.MIPROv2(
+        metric=exact, auto=None, num_candidates=2, num_threads=1, max_bootstrapped_demos=1, max_labeled_demos=1
+    )
+    return optimizer.compile(
+        QA(), trainset=TRAINSET, valset=VALSET, num_trials=3, minibatch=minibatch, minibatch_size=2,
+        minibatch_full_eval_steps=2,
+    )  # fmt: skip
+
+
+def mipro_minibatch(lm: Any) -> Any:
+    return mipro(lm, minibatch=True)
+
+
+def gepa(lm: Any) -> Any:
+    optimizer = dspy.GEPA(
+        metric=with_feedback, max_metric_calls=14, reflection_lm=lm, num_threads=1, reflection_minibatch_size=2
+    )
+    return optimizer.compile(QA(), trainset=TRAINSET, valset=VALSET)
+
+
+def simba(lm: Any) -> Any:
+    optimizer = dspy.SIMBA(metric=exact, bsize=2, num_candidates=2, max_steps=1, max_demos=1, num_threads=1)
+    return optimizer.compile(QA(), trainset=TRAINSET, seed=1)
+
+
+def infer_rules(lm: Any) -> Any:
+    optimizer = InferRules(metric=exact, num_candidates=1, num_rules=1, num_threads=1, max_bootstrapped_demos=1)
+    return optimizer.compile(QA(), trainset=TRAINSET, valset=VALSET)
+
+
+def better_together(lm: Any) -> Any:
+    both = dspy.BetterTogether(metric=exact, p=dspy.BootstrapFewShot(metric=exact, max_bootstrapped_demos=1))
+    student = QA()
+    student.set_lm(lm)
+    return both.compile(student, trainset=TRAINSET, valset=VALSET, strategy="p", seed=1)
+
+
+def knn(lm: Any) -> Any:
+    def embed(texts: Any) -> Any:
+        import numpy
+
+        return numpy.array([[float(len(text)), 1.0] for text in texts])
+
+    return dspy.KNNFewShot(k=1, trainset=TRAINSET, vectorizer=dspy.Embedder(embed)).compile(QA())
+
+
+def ensemble(lm: Any) -> Any:
+    return dspy.teleprompt.Ensemble(reduce_fn=dspy.majority).compile([QA(), QA()])
+
+
+ALL = [
+    *(labeled, bootstrap, random_search, with_optuna, copro, mipro, mipro_minibatch, gepa, simba, infer_rules),
+    *(better_together, knn, ensemble),
+]
+
+
+@pytest.fixture
+def lm(scripted_lm: ScriptedLM) -> Any:
+    scripted_lm.answer = answer
+    return scripted_lm.lm(cache=False)
+
+
+@pytest.fixture
+def logged(kept: Kept) -> Iterator[Kept]:
+    """Log compiles, and stop at the end."""
+    dspy_trace.autolog(log_compiles=True)
+    yield kept
+    dspy_trace.autolog(disable=True)
+
+
+def compiled(kept: Kept, lm: Any, optimize: Optimize) -> list[Told]:
+    with dspy.context(lm=lm):
+        optimize(lm)
+    return runs(kept)

@@ -1,0 +1,139 @@
+"""Each optimizer of DSPy's under ``log_compiles``: that it finds what it finds unlogged, and what its run says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import dspy
+import pytest
+
+import dspy_trace
+from tests.optimizers import (
+    ALL,
+    Optimize,
+    answer,
+    compiled,
+    ensemble,
+    gepa,
+    lm,
+    logged,
+    mipro_minibatch,
+    random_search,
+    simba,
+    with_optuna,
+)
+from tests.outlets import Kept, kept
+from tests.parts.scripted_answers import fill, output_fields
+from tests.parts.scripted_lm import ScriptedLM
+from tests.runs import tree
+
+__all__ = ["kept", "lm", "logged"]
+
+
+def bodies(server: ScriptedLM, since: int) -> Counter[str]:
+    return Counter(json.dumps(request.body, sort_keys=True) for request in server.requests[since:])
+
+
+SEEDED = [optimize for optimize in ALL if optimize is not with_optuna]
+"""Optuna's own sampler cannot be given a seed through DSPy."""
+
+
+@pytest.mark.parametrize("optimize", SEEDED, ids=lambda one: one.__name__)
+def test_logging_changes_nothing(scripted_lm: ScriptedLM, lm: Any, kept: Kept, optimize: Optimize) -> None:
+    """The compiled program, and the multiset of LM requests, are those of a compile that is not logged."""
+    with dspy.context(lm=lm):
+        plain = optimize(lm)
+        before = len(scripted_lm.requests)
+        dspy_trace.autolog(log_compiles=True, log_evals=True)
+        logged = optimize(lm)
+        dspy_trace.autolog(disable=True)
+    wanted = Counter(json.dumps(request.body, sort_keys=True) for request in scripted_lm.requests[:before])
+    assert bodies(scripted_lm, before) == wanted
+    assert type(logged).__qualname__ == type(plain).__qualname__
+    assert json.dumps(logged.dump_state(), default=str) == json.dumps(plain.dump_state(), default=str)
+
+
+@pytest.mark.parametrize("optimize", ALL, ids=lambda one: one.__name__)
+def test_every_optimizer_is_a_run(logged: Kept, lm: Any, scripted_lm: ScriptedLM, optimize: Optimize) -> None:
+    """One run with its settings, data, programs and costs; each evaluation with a score is its child."""
+    told = compiled(logged, lm, optimize)
+    (whole,) = [run for run in told if run.parent is None]
+    assert {run.parent for run in told} == {None, whole.id} or len(told) == 1
+    assert (whole.kind, whole.status, whole.name) == ("compile", "FINISHED", f"compile {whole.params['optimizer']}")
+    assert whole.last("lm_calls") == scripted_lm.reported.requests
+    assert whole.last("input_tokens") == scripted_lm.reported.input_tokens
+    if optimize is not ensemble:
+        assert whole.params["program"] == "QA"
+        assert {"programs/initial.json", "programs/final.json"} <= whole.files.keys()
+    assert {one["name"] for one in whole.data} == {name for name in ("trainset", "valset") if name in whole.params}
+    children = [run for run in told if run.parent]
+    series = {name: values for name, values in whole.metrics.items() if name in ("eval", "eval_full", "eval_minibatch")}
+    scores = [score for values in series.values() for _, score in values]
+    if optimize is not gepa and optimize is not simba:
+        assert sorted(scores) == sorted(run.last("eval") for run in children)
+    assert whole.last("evaluations") == len(scores)
+    assert all([step for step, _ in values] == list(range(len(values))) for values in series.values())
+
+
+def test_a_random_search(logged: Kept, lm: Any) -> None:
+    """Baseline, best so far and final; each candidate once, with what it was made from."""
+    told = compiled(logged, lm, random_search)
+    assert tree(told) == "\ncompile BootstrapFewShotWithRandomSearch 66.67\n" + "  evaluate QA 66.67\n" * 4
+    whole = told[0]
+    assert whole.metrics["eval"] == [(step, 66.67) for step in range(4)]
+    assert (whole.last("baseline"), whole.last("best"), whole.last("final")) == (66.67, 66.67, 66.67)
+    rows = whole.table("candidates")
+    assert [row["parents"] for row in rows] == [None, *["0"] * (len(rows) - 1)]
+    assert sum(row["evaluations"] for row in rows) == 4
+    assert {row["score"] for row in rows} == {66.67}
+    assert whole.params["optimizer.max_labeled_demos"] == "1"
+
+
+def test_mipro_with_minibatches(logged: Kept, lm: Any) -> None:
+    """Steps are per series; the best is of full evaluations; trials tell what was chosen."""
+    told = compiled(logged, lm, mipro_minibatch)
+    whole = told[0]
+    assert whole.metrics["eval_full"] == [(0, 66.67), (1, 100.0), (2, 100.0)]
+    assert whole.metrics["eval_minibatch"] == [(0, 100.0), (1, 100.0), (2, 100.0)]
+    assert (whole.metrics["baseline"], whole.metrics["final"]) == ([(0, 66.67)], [(0, 100.0)])
+    assert whole.metrics["best"] == [(0, 66.67), (1, 100.0), (2, 100.0)]
+    assert Counter(run.params["metric_key"] for run in told[1:]) == {"eval_full": 3, "eval_minibatch": 3}
+    rows = whole.table("candidates")
+    assert [(row["id"], row["parents"], row["score"]) for row in rows][:2] == [(0, None, 66.67), (1, "0", 100.0)]
+    assert rows[1]["instructions"].startswith("proposed_instruction")
+    assert [row["trial"] for row in whole.table("trials")] == [1, 2, 3, 4, 5, 6]
+    note = whole.tags["mlflow.note.content"]
+    assert "baseline **66.67** → best **100** → final **100**" in note
+    assert "> proposed_instruction" in note
+    assert (
+        whole.files["programs/best.json"] == whole.files["programs/final.json"] != whole.files["programs/initial.json"]
+    )
+
+
+def test_gepa(logged: Kept, lm: Any, scripted_lm: ScriptedLM) -> None:
+    """Candidates with their parents and how many examples they are best on; minibatches are rows, with feedback."""
+    scripted_lm.answer = lambda body: (
+        answer(body) if "answer" in output_fields(body) else fill(body, new_instruction="proposed by GEPA")
+    )
+    told = compiled(logged, lm, gepa)
+    whole = told[0]
+    assert tree(told) == "\ncompile GEPA 100\n  evaluate QA 66.67\n  evaluate QA 100\n"
+    first, second = whole.table("candidates")
+    assert (first["parents"], first["score"], first["best_on_examples"]) == (None, 66.67, 2)
+    assert (second["parents"], second["score"], second["best_on_examples"]) == ("0", 100.0, 3)
+    assert second["instructions"] == "proposed by GEPA"
+    assert second["minibatch_score"] == 100.0
+    rows = whole.table("minibatches")
+    assert len(rows) == 2 * len(whole.metrics["eval_minibatch"])
+    assert {row["feedback"] for row in rows} == {"wanted yes", "wanted no"}
+    assert {row["candidate"] for row in rows} == {0, 1}
+
+
+def test_simba(logged: Kept, lm: Any) -> None:
+    """Rollouts that it runs itself are rows, and score the candidates in them, a round at a time."""
+    told = compiled(logged, lm, simba)
+    assert tree(told) == "\ncompile SIMBA 50\n"
+    assert len(told[0].table("rollouts")) == told[0].last("lm_calls")
+    assert told[0].metrics["eval_full"][0] == (0, 50.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import dspy
 import pytest
-from dspy.teleprompt import InferRules
+from dspy.teleprompt import InferRules, Teleprompter
 
 import dspy_trace
 from tests.outlets import Kept
@@ -109,6 +109,30 @@ def knn(lm: Any) -> Any:
 
 def ensemble(lm: Any) -> Any:
     return dspy.teleprompt.Ensemble(reduce_fn=dspy.majority).compile([QA(), QA()])
+
+
+class Own(Teleprompter):
+    """A user's own optimizer."""
+
+    def __init__(self, metric: Any, api_key: str = "", **more: Any) -> None:
+        super().__init__()
+        self.metric, self.api_key, self.more = metric, api_key, more
+        self.odd = object()
+
+    def compile(self, student: Any, *, trainset: Any, **kwargs: Any) -> Any:
+        evaluate = dspy.Evaluate(devset=trainset, metric=self.metric, **QUIET)
+        evaluate(student)
+        if kwargs.get("error") is not None:
+            raise kwargs["error"]
+        better = student.deepcopy()
+        better.ask.signature = better.ask.signature.with_instructions("proposed by hand")
+        evaluate(better, callback_metadata={"metric_key": "hand made/é"})
+        return better
+
+
+class Refuses(QA):
+    def forward(self, question: str) -> Any:
+        raise ValueError("cannot answer")
 
 
 ALL = [

@@ -8,13 +8,12 @@ from typing import Any
 
 import dspy
 import pytest
-from dspy.teleprompt import Teleprompter
 
 import dspy_trace
 from tests.optimizers import (
-    QUIET,
     TRAINSET,
     Optimize,
+    Own,
     compiled,
     gepa,
     knn,
@@ -27,25 +26,6 @@ from tests.outlets import Kept, kept
 from tests.runs import QA, exact, runs, tree
 
 __all__ = ["kept", "lm", "logged"]
-
-
-class Own(Teleprompter):
-    """A program's own optimizer, with evaluations in threads of its own."""
-
-    def __init__(self, metric: Any, api_key: str = "", **more: Any) -> None:
-        super().__init__()
-        self.metric, self.api_key, self.more = metric, api_key, more
-        self.odd = object()
-
-    def compile(self, student: Any, *, trainset: Any, **kwargs: Any) -> Any:
-        evaluate = dspy.Evaluate(devset=trainset, metric=self.metric, **QUIET)
-        evaluate(student)
-        if kwargs.get("error") is not None:
-            raise kwargs["error"]
-        better = student.deepcopy()
-        better.ask.signature = better.ask.signature.with_instructions("proposed by hand")
-        evaluate(better, callback_metadata={"metric_key": "hand made/é"})
-        return better
 
 
 def test_a_users_own_optimizer(logged: Kept, lm: Any) -> None:

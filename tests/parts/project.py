@@ -174,7 +174,7 @@ class Project:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
             counts = {
                 name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0]
-                for name in ("batches", "followups", "dead")
+                for name in ("batches", "followups", "runs", "dead")
             }
         return {name: number for name, number in counts.items() if number}
 

@@ -25,7 +25,7 @@ _offered: list[OfferedProvider] = []
 def autolog(
     *,
     log_traces: bool = True,
-    log_traces_from_compile: bool = False,
+    log_traces_from_compile: bool | float = False,
     log_traces_from_eval: bool = True,
     log_compiles: bool = False,
     log_evals: bool = False,
@@ -49,7 +49,8 @@ def autolog(
 
     Args:
         log_traces: trace at all.
-        log_traces_from_compile: trace what runs inside an optimizer's ``compile``.
+        log_traces_from_compile: trace what runs inside an optimizer's ``compile``; a number from 0.0 to 1.0 is the
+            share of its rollouts to trace. Example: ``0.1``.
         log_traces_from_eval: trace what runs inside ``dspy.Evaluate``.
         log_compiles: log each outermost ``compile`` as an MLflow run, with every evaluation in it as a child run.
         log_evals: log each ``dspy.Evaluate`` as an MLflow run.

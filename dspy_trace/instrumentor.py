@@ -61,7 +61,8 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
             redact (Callable[[Any], Any] | None): takes every captured value, as plain data, and returns what may be
                 told of it.
             log_traces_from_eval (bool): trace what runs inside ``dspy.Evaluate``; default true.
-            log_traces_from_compile (bool): trace what runs inside an optimizer's ``compile``; default true.
+            log_traces_from_compile (bool | float): trace what runs inside an optimizer's ``compile``, or a share of its
+                rollouts, from 0.0 to 1.0; default true.
 
         Raises:
             TypeError: an argument has the wrong type.

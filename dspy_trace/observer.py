@@ -80,6 +80,8 @@ class Observer:
         self._bound(settings.value_limit)
         self.picky = settings.detail == "minimal"
         """Whether :meth:`wants` has to be asked."""
+        self.ratio = settings.compile_ratio
+        """Share of the traces within compiles that are recorded, where compiles are not muted."""
         self.muted = _muted(settings)
         """Kinds of calls that, with all beneath them, are only counted and not traced."""
         self.beside: Beside | None = None

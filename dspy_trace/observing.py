@@ -128,6 +128,7 @@ class Call:
         if kind in units.KINDS or (kind is facts.ModuleCall and fact.outermost):
             self.tally = fact.tally = facts.Tally(self.tally)
         self._muted: bool = (above is not None and above._muted) or kind in observer.muted
+        self._muted = self._muted or (observer.ratio < 1.0 and units.is_left_out(kind, above, observer.ratio))
         self._reader = reader
         self.instance = instance
         self._attributes: Attributes | None = None
@@ -158,7 +159,8 @@ class Call:
             spellings = self.observer.spellings[type(fact)]
             first = spellings[0]
             base, links = context, None
-            if above is not None and type(above.fact) in units.ROOTS_BENEATH and self._is_root_beneath(above, context):
+            beneath = above is not None and type(above.fact) in units.ROOTS_BENEATH and type(fact) in units.ROOTS
+            if above is not None and beneath and context.get(place.SPAN) is above.span:
                 base, links = place.rootless(context), (Link(above.span.get_span_context()),)
             self.span = span = self.tracer.start_span(
                 first.name(fact), base, first.kind_of(fact), first.at_start(fact), links
@@ -170,9 +172,6 @@ class Call:
                 self._attributes = {}
                 shielded("describing a call", self._describe, spellings, self._attributes)
         self._token: Token[Any] = attach(self._context)
-
-    def _is_root_beneath(self, above: Call, context: Context) -> bool:
-        return type(self.fact) in (facts.ModuleCall, facts.ExampleRun) and context.get(place.SPAN) is above.span
 
     def _describe(self, spellings: Sequence[Spelling], attributes: Attributes) -> None:
         fact, observer = self.fact, self.observer

@@ -160,6 +160,7 @@ class Settings:
     latest_semconv: bool = False
     traces_from_eval: bool = True
     traces_from_compile: bool = True
+    compile_ratio: float = 1.0
     log_evals: bool = False
     log_compiles: bool = False
 
@@ -185,7 +186,7 @@ def resolve(
     conventions: Collection[str] | None = None,
     redact: Callable[[Any], Any] | None = None,
     log_traces_from_eval: bool = True,
-    log_traces_from_compile: bool = True,
+    log_traces_from_compile: bool | float = True,
     log_evals: bool = False,
     log_compiles: bool = False,
     environ: Mapping[str, str] = os.environ,
@@ -209,9 +210,18 @@ def resolve(
         latest_semconv=LATEST in _words(environ.get(STABILITY_OPT_IN, "")),
         traces_from_eval=bool(log_traces_from_eval),
         traces_from_compile=bool(log_traces_from_compile),
+        compile_ratio=_ratio(log_traces_from_compile),
         log_evals=bool(log_evals),
         log_compiles=bool(log_compiles),
     )
+
+
+def _ratio(argument: Any) -> float:
+    if not isinstance(argument, float):
+        return 1.0
+    if not 0.0 <= argument <= 1.0:
+        raise ValueError(f"log_traces_from_compile must be a bool or a share from 0.0 to 1.0, not {argument!r}")
+    return argument
 
 
 def _content(argument: bool | str | None, environ: Mapping[str, str]) -> Content:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import Span
@@ -21,8 +22,25 @@ KINDS: Final = frozenset({facts.ExampleRun, facts.Evaluation, facts.Compilation}
 ROOTS_BENEATH: Final = frozenset({facts.Evaluation, facts.Compilation})
 """What never has modules beneath it: a module call or an example starts a trace of its own there, with a link."""
 
+ROOTS: Final = frozenset({facts.ModuleCall, facts.ExampleRun})
+"""What that is."""
+
 COUNTED: Final = frozenset({facts.LMCall, facts.DecisionCall})
 """What adds to the sums, whether its span is recorded or not."""
+
+
+_random = Random()
+"""Our own: the program's, which may be seeded, is not drawn from."""
+
+
+def is_left_out(kind: type, above: Call | None, ratio: float) -> bool:
+    """Return whether a trace that would begin within a compile is one of those that are not recorded."""
+    if above is None or type(above.fact) not in ROOTS_BENEATH or kind not in ROOTS:
+        return False
+    within: Call | None = above
+    while within is not None and type(within.fact) is not facts.Compilation:
+        within = within.above
+    return within is not None and _random.random() >= ratio
 
 
 def began(call: Call) -> None:

@@ -256,3 +256,16 @@ def test_avatar_optimizer_does_not_run_on_any_dspy_that_is_supported() -> None:
     """Its thread pool, which carries no context, needs no row of the table as long as DSPy cannot even make it."""
     with pytest.raises(AttributeError, match="TypedPredictor"):
         AvatarOptimizer(metric=metric)
+
+
+def test_a_share_of_a_compile_can_be_traced(scripted_lm: ScriptedLM) -> None:
+    """Rollouts are traced whole or not at all, and counted in any case; evaluations outside are left alone."""
+    trace = run(scripted_lm, random_search, log_traces_from_compile=0.0001)
+    assert trace.named("chat gpt-4o-mini") == []
+    told = trace.one("compile BootstrapFewShotWithRandomSearch").attributes
+    assert told["dspy.usage.lm_calls"] == scripted_lm.reported.requests
+    with balanced(log_traces_from_compile=0.0001) as trace, dspy.context(lm=scripted_lm.lm()):
+        dspy.Evaluate(devset=TRAINSET, metric=metric, num_threads=1)(QA())
+    assert len(trace.named("evaluate_example QA")) == 2
+    with pytest.raises(ValueError, match="share from"):
+        run(scripted_lm, random_search, log_traces_from_compile=1.5)

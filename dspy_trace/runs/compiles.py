@@ -44,6 +44,8 @@ class CompileRun(Run):
         self.final: float | None = None
         self.final_snapshot: Snapshot | None = None
         self.evaluations = 0
+        self.tried = 0
+        """Examples that were evaluated, each as often as it was."""
         self._lock = threading.RLock()
         self._steps: Counter[str] = Counter()
         self._largest = 0
@@ -112,10 +114,13 @@ class CompileRun(Run):
             candidate = self.candidate(snapshot)
             full = self._is_full(key, result.examples or 0, hidden)
             candidate.scored(step, result, full)
+            self.tried += result.examples or 0
             told: dict[str, float | None] = {key: score}
             if full and score is not None:
                 told |= self._compare(candidate, score)
-            self.tell({"metrics": metrics(told, step), "rows": [candidate.row(CANDIDATES)]})
+            so_far: dict[str, float | None] = {**usage(self.fact.tally), "progress": self.special.progress(self)}
+            known = [*metrics(told, step), *metrics(so_far, self.evaluations)]
+            self.tell({"metrics": known, "rows": [candidate.row(CANDIDATES)]})
 
     def _is_full(self, key: str, examples: int, hidden: bool) -> bool:
         """Return whether an evaluation can be compared with others: of all there is, as far as is known."""
@@ -168,7 +173,10 @@ class CompileRun(Run):
             told: dict[str, float | None] = {"final": self.final, "seconds": self.seconds}
             told |= {"evaluations": self.evaluations, "candidates": len(self.candidates)}
             extra: dict[str, Any] = shielded("reading an optimizer's results", self.special.ended, self) or {}
-            record: dict[str, Any] = {"metrics": metrics({**told, **usage(self.fact.tally)}), **extra}
+            record: dict[str, Any] = {
+                "metrics": [*metrics(told), *metrics({**usage(self.fact.tally)}, self.evaluations)],
+                **extra,
+            }
             record["rows"] = [*extra.get("rows", ()), *(one.row(CANDIDATES) for one in self.candidates)]
             if self.user_run is not None and self.final is not None:
                 record["beside"] = [{"run_id": self.user_run, "metrics": metrics({"eval": self.final})}]

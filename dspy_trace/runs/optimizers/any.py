@@ -12,12 +12,21 @@ if TYPE_CHECKING:
     from dspy_trace.runs.compiles import CompileRun
 
 
+def part(done: float, of: Any) -> float | None:
+    """Return `done` as a part of a number that an optimizer was given."""
+    return min(done / of, 1.0) if type(of) is int and of > 0 else None
+
+
 class Special:
     """An optimizer of which nothing is known."""
 
     def parents(self, candidate: Candidate, run: CompileRun) -> Sequence[int]:
         """Return the numbers of the candidates that a new one was made from, if that is known."""
         return ()
+
+    def progress(self, run: CompileRun) -> float | None:
+        """Return which part of the compile is done, from 0 to 1, if that can be told."""
+        return None
 
     def discovered(self, fact: Discovery, run: CompileRun) -> Sequence[Candidate]:
         """Take note of what the optimizer has said of a candidate; return those of which more is known now."""

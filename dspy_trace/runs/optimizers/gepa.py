@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dspy_trace.guard import ask
 from dspy_trace.points.optimizers import Discovery
-from dspy_trace.runs.optimizers.any import Special
+from dspy_trace.runs.optimizers.any import Special, part
 
 if TYPE_CHECKING:
     from dspy_trace.runs.candidates import Candidate
@@ -17,6 +18,9 @@ class Optimizer(Special):
     def __init__(self) -> None:
         self._found: dict[int, Candidate] = {}
         """By GEPA's own numbers, which leave out what was tried on a minibatch alone."""
+
+    def progress(self, run: CompileRun) -> float | None:
+        return part(run.tried, ask(getattr, run.fact.instance, "max_metric_calls"))
 
     def discovered(self, fact: Discovery, run: CompileRun) -> Sequence[Candidate]:
         if run.candidates:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_trace.guard import ask
 from dspy_trace.runs.optimizers import of_student
+from dspy_trace.runs.optimizers.any import part
 
 if TYPE_CHECKING:
     from dspy_trace.runs.compiles import CompileRun
@@ -14,6 +15,15 @@ _NAMES = {"full_eval_score": "score", "mb_score": "minibatch_score", "total_eval
 
 
 class Optimizer(of_student.Optimizer):
+    def progress(self, run: CompileRun) -> float | None:
+        asked = run.fact.arguments
+        trials, every = asked.get("num_trials"), asked.get("minibatch_full_eval_steps")
+        if type(trials) is not int:
+            return None
+        if asked.get("minibatch") and type(every) is int and every > 0:
+            trials += trials // every + 1
+        return part(run.evaluations, trials + 1)
+
     def ended(self, run: CompileRun) -> dict[str, Any]:
         logs = ask(getattr, run.fact.result, "trial_logs")
         rows = []

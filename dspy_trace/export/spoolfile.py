@@ -59,7 +59,7 @@ CREATE TRIGGER batches_out AFTER DELETE ON batches BEGIN
 RUNS = """
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, run TEXT NOT NULL, owner TEXT NOT NULL,
-    created REAL NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL);
+    created REAL NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL, ends INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX runs_by_target ON runs (target, run);
 CREATE INDEX runs_by_owner ON runs (owner);
 CREATE TABLE run_ids (run TEXT PRIMARY KEY, mlflow_id TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;

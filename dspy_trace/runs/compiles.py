@@ -173,10 +173,8 @@ class CompileRun(Run):
             told: dict[str, float | None] = {"final": self.final, "seconds": self.seconds}
             told |= {"evaluations": self.evaluations, "candidates": len(self.candidates)}
             extra: dict[str, Any] = shielded("reading an optimizer's results", self.special.ended, self) or {}
-            record: dict[str, Any] = {
-                "metrics": [*metrics(told), *metrics({**usage(self.fact.tally)}, self.evaluations)],
-                **extra,
-            }
+            used: dict[str, float | None] = {**usage(self.fact.tally)}
+            record: dict[str, Any] = {**extra, "metrics": [*metrics(told), *metrics(used, self.evaluations)]}
             record["rows"] = [*extra.get("rows", ()), *(one.row(CANDIDATES) for one in self.candidates)]
             if self.user_run is not None and self.final is not None:
                 record["beside"] = [{"run_id": self.user_run, "metrics": metrics({"eval": self.final})}]

@@ -17,8 +17,9 @@ from dspy_trace.guard import attempt
 from dspy_trace.runs import spooled
 from dspy_trace.runs.writer import Writer
 
-PACE, WORK = 1.0, 10.0
-"""A run that goes on is written at most once in this many seconds, and for at most one part in so many of the time."""
+PACE, WORK, LONGEST = 1.0, 10.0, 10.0
+"""A run that goes on is written at most once in this many seconds, and for at most one part in so many of the time,
+but at least this often, in seconds."""
 
 TRIES = 3
 """How often what breaks MLflow down is tried as a whole, before it is taken apart."""
@@ -80,7 +81,7 @@ class RunDrain(Drain):
         for number, target, _, _ in self._spool.targets(self.uri):
             for run in spooled.waiting_runs(self._spool, number):
                 left = self._again.get(run, 0.0) - self._clock()
-                if left > 0 and monotonic() >= self._hurry:
+                if left > 0 and not spooled.has_ended(self._spool, run):
                     due.append(left)
                 else:
                     self._write(number, target, run)
@@ -89,9 +90,9 @@ class RunDrain(Drain):
         return min(due, default=None)
 
     def _write(self, number: int, target: Target, run: str) -> None:
-        begun = self._clock()
         taken = spooled.take(self._spool, number, run)
         writer = Writer(self._place.runs(), self._spool, lambda: self._place.experiment(target))
+        begun = self._clock()
         writer.patient = self._tries.get(run, 0) < TRIES
         ended, refused = False, None
         try:
@@ -103,7 +104,7 @@ class RunDrain(Drain):
             refused = error.words
         spooled.settle(self._spool, number, run, taken, refused, ended)
         self._tries.pop(run, None)
-        self._again[run] = self._clock() + max(PACE, WORK * (self._clock() - begun))
+        self._again[run] = self._clock() + min(max(PACE, WORK * (self._clock() - begun)), LONGEST)
         if ended:
             self._again.pop(run, None)
         self._succeeded(self._spool)

@@ -122,4 +122,4 @@ def _made(target: Target, run: str, record: Told | Make) -> Record:
         payload = orjson.dumps(told, option=orjson.OPT_NON_STR_KEYS)
     except orjson.JSONEncodeError:
         payload = orjson.dumps(mended(told), option=orjson.OPT_NON_STR_KEYS)
-    return Record(target, run, without_secrets(payload))
+    return Record(target, run, without_secrets(payload), "end" in told)

@@ -21,12 +21,15 @@ class Record:
     Attributes:
         target: where the run is.
         run: our id of it.
-        payload: JSON object, see :mod:`dspy_trace.runs.telling`.
+        payload: JSON object, with some of ``start``, ``params``, ``metrics``, ``tags``, ``data``, ``rows`` of tables,
+            ``files``, ``traces``, metrics of runs ``beside``, and ``end``.
+        ends: whether it tells the end of the run.
     """
 
     target: Target
     run: str
     payload: bytes
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,8 @@ def put(spool: Spool, records: Iterable[Record], owner: str, sealed: Container[T
                 continue
             number = number_of(db, record.target, record.target in sealed)
             db.execute(
-                "INSERT INTO runs (target, run, owner, created, bytes, payload) VALUES (?, ?, ?, ?, ?, ?)",
-                (number, record.run, owner, now, len(record.payload), record.payload),
+                "INSERT INTO runs (target, run, owner, created, bytes, payload, ends) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (number, record.run, owner, now, len(record.payload), record.payload, record.ends),
             )
     return refused
 
@@ -59,8 +62,9 @@ def put(spool: Spool, records: Iterable[Record], owner: str, sealed: Container[T
 def move(source: Spool, into: Spool, owner: str) -> None:
     """Move the records of one owner from one spool into another."""
     for number, target, sealed, _ in source.targets():
-        found = source.read("SELECT run, payload FROM runs WHERE target = ? AND owner = ? ORDER BY id", number, owner)
-        put(into, [Record(target, run, payload) for run, payload in found], owner, {target} if sealed else ())
+        query = "SELECT run, payload, ends FROM runs WHERE target = ? AND owner = ? ORDER BY id"
+        records = [Record(target, run, payload, bool(ends)) for run, payload, ends in source.read(query, number, owner)]
+        put(into, records, owner, {target} if sealed else ())
         with source.writing() as db:
             db.execute("DELETE FROM runs WHERE target = ? AND owner = ?", (number, owner))
 
@@ -92,6 +96,11 @@ def settle(spool: Spool, target_id: int, run: str, taken: Sequence[Taken], refus
                 bury(db, target_id, Dead(run, "run", one.payload, refused, 0, one.owner), time())
         if ended:
             db.execute("DELETE FROM run_rows WHERE run = ?", (run,))
+
+
+def has_ended(spool: Spool, run: str) -> bool:
+    """Return whether the end of a run waits."""
+    return bool(spool.read("SELECT 1 FROM runs WHERE run = ? AND ends LIMIT 1", run))
 
 
 def mlflow_id(spool: Spool, run: str) -> str | None:

@@ -7,6 +7,7 @@ tables and files are written as a whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from typing import Any, TypeVar
 
 import orjson
@@ -55,19 +56,17 @@ class Writer:
         for record in records:
             for other in record.get("beside", ()):
                 self._metrics(other["run_id"], other["metrics"])
-        self._params(run_id, _merged(records, "params"))
+        metrics = [metric for record in records for metric in record.get("metrics", ())]
+        tags = {**_merged(records, "tags"), **self._tables(run_id, run, records)}
+        self._batch(run_id, _merged(records, "params"), metrics, tags)
         for record in records:
             for data in record.get("data", ()):
                 self._try(self._dataset, run_id, data)
-        self._metrics(run_id, [metric for record in records for metric in record.get("metrics", ())])
         for path, text in _merged(records, "files").items():
             self._try(self._client.log_text, run_id, text, path)
-        self._tables(run_id, run, records)
         self._traces(run_id, [trace for record in records for trace in record.get("traces", ())])
-        tags = _merged(records, "tags")
         if self.refused:
-            tags[keys.NOT_WRITTEN] = "; ".join(self.refused)[:5_000]
-        self._tags(run_id, tags)
+            self._tags(run_id, {keys.NOT_WRITTEN: "; ".join(self.refused)[:5_000]})
         end = next((record["end"] for record in records if "end" in record), None)
         if end is not None:
             self._try(self._client.set_terminated, run_id, end["status"], end["time"])
@@ -94,6 +93,19 @@ class Writer:
         if above:
             tags[keys.PARENT] = above
         return self._client.create_run(experiment, start["time"], tags, start["name"])
+
+    def _batch(self, run_id: str, params: dict[str, str], metrics: Sequence[Any], tags: dict[str, str]) -> None:
+        """Tell all at once where MLflow takes it, since each request is a transaction."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        if len(params) <= AT_ONCE and len(tags) <= AT_ONCE and len(metrics) + len(params) + len(tags) <= 10 * AT_ONCE:
+            told = [Metric(key, float(value), time, step) for key, value, time, step in metrics]
+            args = (told, list(starmap(Param, params.items())), list(starmap(RunTag, tags.items())))
+            if self._try(self._client.log_batch, run_id, *args, last=False) is None:
+                return
+        self._params(run_id, params)
+        self._metrics(run_id, metrics)
+        self._tags(run_id, tags)
 
     def _params(self, run_id: str, told: dict[str, str]) -> None:
         from mlflow.entities import Param
@@ -126,7 +138,8 @@ class Writer:
         )
         self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag(keys.CONTEXT, told["context"])])])
 
-    def _tables(self, run_id: str, run: str, records: Sequence[dict[str, Any]]) -> None:
+    def _tables(self, run_id: str, run: str, records: Sequence[dict[str, Any]]) -> dict[str, str]:
+        """Write the tables that have grown; return the tags that let the page show them."""
         grown: dict[str, dict[str, bytes]] = {}
         for record in records:
             for name, key, row in record.get("rows", ()):
@@ -135,10 +148,11 @@ class Writer:
             spooled.add_rows(self._spool, run, name, rows)
             text = table(spooled.rows(self._spool, run, name))
             self._try(self._client.log_text, run_id, text, f"{name}.json")
-        if grown:
-            names = self._spool.read("SELECT DISTINCT name FROM run_rows WHERE run = ? ORDER BY name", run)
-            shown = [{"path": f"{name}.json", "type": "table"} for (name,) in names]
-            self._tags(run_id, {keys.TABLES: orjson.dumps(shown).decode()})
+        if not grown:
+            return {}
+        names = self._spool.read("SELECT DISTINCT name FROM run_rows WHERE run = ? ORDER BY name", run)
+        shown = [{"path": f"{name}.json", "type": "table"} for (name,) in names]
+        return {keys.TABLES: orjson.dumps(shown).decode()}
 
     def _each(self, items: list[T], most: int, send: Callable[[list[T]], Any]) -> None:
         """Send items; where some are refused, all the others."""

@@ -23,13 +23,12 @@ import orjson
 
 from dspy_trace.guard import ask
 from dspy_trace.media import BASE64, data_url_digest, digest, without_data, without_media
-from dspy_trace.secrets import LONGEST, conceals, hide, judged, looks_secret, scrub_end
+from dspy_trace.secrets import LONGEST, conceals, hide, hide_rest, judged, looks_secret, scrub_end
 from dspy_trace.settings import LIMIT
 
 MAX_DEPTH = 24
 MAX_NODES = 20_000
 _UNSET = object()
-
 _STRINGLIKE = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
 
 
@@ -74,9 +73,8 @@ def cut_text(text: str, limit: int = LIMIT, hide: Callable[[str], str] | None = 
     if BASE64 in start:
         text = without_data(str.__str__(text))
         start = text[enough]
-    if hide is not None:
-        start = hide(start)
-    return cut(start.encode("utf-8", "replace").decode(), limit, str.__len__(text))
+    start = (hide or str)(start).encode("utf-8", "replace").decode()
+    return cut(start, limit, str.__len__(text))
 
 
 def _quick(value: Any, limit: int) -> str | None:
@@ -192,6 +190,7 @@ class _Walk:
             for key, value in pairs:
                 if self.left <= 0 or self.nodes <= 0:
                     result["[cut]"] = f"{size - count} more entries" if size is not None else "more entries"
+                    hide_rest(pairs)
                     break
                 count += 1
                 name = key if type(key) is str else self.key(key)

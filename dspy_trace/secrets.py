@@ -13,17 +13,17 @@ environment; they are kept in memory alone.
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import islice
 from threading import Lock
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
 import orjson
 
-from dspy_trace.secret_forms import SHORTEST, Finder, from_header
+from dspy_trace.secret_forms import SHORTEST, Finder, from_cookies, from_header
 from dspy_trace.secret_names import judged, looks_secret, looks_secret_in_environment, looks_secret_in_url
 from dspy_trace.secret_patterns import (
     REPLACEMENT,
@@ -38,6 +38,7 @@ __all__ = [
     "REPLACEMENT",
     "conceals",
     "hide",
+    "hide_rest",
     "is_suspicious",
     "judged",
     "known",
@@ -152,7 +153,7 @@ def _scrubbed(value: Any, depth: int) -> Any:
     return kind(_scrubbed(item, depth + 1) for item in value)
 
 
-_SCHEMA: Final = frozenset(("type", "anyOf", "allOf", "$ref"))
+_SCHEMA_TYPES: Final = frozenset(("string", "number", "integer", "boolean", "array", "object"))
 _SCHEMA_VALUES: Final = frozenset(("default", "const", "enum", "example", "examples"))
 
 
@@ -174,19 +175,35 @@ def hide(name: str, value: Any) -> Any:
     kind = type(value)
     if value is None or kind is bool or (kind in (str, dict, list, tuple) and not value):
         return value
-    if kind is str:
-        _learn_passing(name, value)
-    elif (
-        kind is dict and type(value.get("type", "")) is str and any(key in _SCHEMA for key in value if type(key) is str)
-    ):
+    if kind is dict and _is_schema(value):
         return {key: REPLACEMENT if key in _SCHEMA_VALUES else item for key, item in value.items()}
+    _learn_passing(name, value)
     return REPLACEMENT
 
 
-def _learn_passing(name: str, value: str) -> None:
+def _is_schema(value: dict[Any, Any]) -> bool:
+    told = {key: item for key, item in value.items() if type(key) is str}
+    kind = told.get("type")
+    return (type(kind) is str and kind in _SCHEMA_TYPES) or type(told.get("anyOf")) is list or "$ref" in told
+
+
+def hide_rest(entries: Iterable[tuple[Any, Any]]) -> None:
+    """Take note of the secrets among entries that are too many, or too long, to be told."""
+    for name, value in islice(entries, 256):
+        if type(name) is str and conceals(name, entries):
+            hide(name, value)
+
+
+def _learn_passing(name: str, value: Any) -> None:
     """Take note of what a program works with, if it is no word: a prompt may hold it as well."""
-    if 12 <= len(value) <= LONGEST and not value.isalpha() and not any(map(str.isspace, value)):
-        _add(_passing, _MOST_PASSING, value, f"{name} of a call")
+    found = [value]
+    for item in found:
+        kind = type(item)
+        if kind is str:
+            if 12 <= len(item) <= LONGEST and not item.isalpha() and not any(map(str.isspace, item)):
+                _add(_passing, _MOST_PASSING, item, f"{name} of a call")
+        elif kind in (dict, list, tuple) and len(found) < _MOST_PASSING:
+            found += list(item.values() if kind is dict else item)[:_MOST_PASSING]
 
 
 def _add(pool: dict[str, str], most: int, secret: str, where: str) -> None:
@@ -224,7 +241,8 @@ def learn_from(values: Any, where: str) -> None:
         kind = type(value)
         if kind is str:
             if secret:
-                learn(value, f"{name} of {where}")
+                for part in (value, *from_cookies(value)) if "ookie" in name else (value,):
+                    learn(part, f"{name} of {where}")
             elif "://" in value:
                 learn_url(value, f"{name} of {where}")
         elif depth < _DEEPEST and len(found) < _WIDEST:
@@ -276,18 +294,3 @@ def _current() -> Finder:
         with _lock:
             finder = _finder = Finder((*_known, *_passing))
     return finder
-
-
-def hide_in_record(record: logging.LogRecord) -> bool:
-    """Take secrets out of a line of our own log, its traceback included; a filter of ``logging``."""
-    message = record.getMessage()
-    hidden = scrub_text(message)
-    if hidden != message:
-        record.msg, record.args = hidden, ()
-    if record.exc_info:
-        text = record.exc_text or logging.Formatter().formatException(record.exc_info)
-        hidden = scrub_text(text)
-        if hidden != text:
-            # Handlers make text of the exception themselves, unless there is one.
-            record.exc_text, record.exc_info = hidden, None
-    return True

@@ -6,6 +6,8 @@ import json
 import random
 import string
 
+import orjson
+
 PLANTED: dict[str, str] = {}
 """Every secret, by where it was planted."""
 
@@ -50,3 +52,9 @@ def all_known() -> str:
     """Return a text that tells all that has been planted so far, as an error message or a tool may, in some forms."""
     told = {f"place {number}": value for number, value in enumerate(PLANTED.values())}
     return f"{list(PLANTED.values())}; {json.dumps(told)}; {json.dumps({'said': json.dumps(told)})}"
+
+
+def forms(value: str) -> set[str]:
+    """Return how a secret may stand in a text."""
+    once = json.dumps(value)[1:-1], orjson.dumps(value).decode()[1:-1]
+    return {value, repr(value)[1:-1], *once, *(orjson.dumps(form).decode()[1:-1] for form in once)}

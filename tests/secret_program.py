@@ -1,4 +1,4 @@
-"""A program with a secret in every place that DSPy, LiteLLM and providers accept one, and in what comes back from them."""
+"""A program with a secret in every place that DSPy, LiteLLM and providers accept one, and in what comes back."""
 
 from __future__ import annotations
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
 import pytest
 from opentelemetry import trace
 
@@ -35,16 +33,10 @@ def nothing_known(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:  # the f
         monkeypatch.setenv(name, value)
 
 
-def forms(value: str) -> set[str]:
-    """Return how a secret may stand in a text."""
-    once = json.dumps(value)[1:-1], orjson.dumps(value).decode()[1:-1]
-    return {value, repr(value)[1:-1], *once, *(orjson.dumps(form).decode()[1:-1] for form in once)}
-
-
 def found(text: str) -> Iterator[str]:
     """Yield the places whose secrets stand in a text."""
     for place, value in {**planted.PLANTED, **planted.PASSING}.items():
-        if any(form in text for form in forms(value)):
+        if any(form in text for form in planted.forms(value)):
             yield place
 
 

@@ -86,7 +86,7 @@ def _quick(value: Any, limit: int) -> str | None:
     except (orjson.JSONEncodeError, RuntimeError):
         # A lone surrogate, or another thread is changing the value: the walk copes with both.
         return None
-    return None if len(text) > limit or BASE64 in text or '"data":' in text else text
+    return None if len(text) > limit or BASE64 in text or 'data":' in text else text
 
 
 def _is_small(value: Any, room: int) -> bool:

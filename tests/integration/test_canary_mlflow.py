@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ print(json.dumps({**planted.PLANTED, **planted.PASSING}))
 def test_no_secret_reaches_mlflow(project: Project) -> None:
     """Whatever is told by every kind of call arrives, without any of the secrets in it."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environ = {**planted.ENVIRONMENT, "LITELLM_LOCAL_MODEL_COST_MAP": "true", "PYTHONPATH": path}
+    environ: dict[str, Any] = {**planted.ENVIRONMENT, "LITELLM_LOCAL_MODEL_COST_MAP": "true", "PYTHONPATH": path}
     done = project.run(PROGRAM, **environ)
     secrets = json.loads(done.out.splitlines()[-1])
     workers = [" ".join(command) for _, command in commands() if str(project.spool) in command]

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Passing OpenAI-style:Deprecation
 def nothing_known(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:  # the fixture
     """Begin with nothing known and secrets in the environment."""
     monkeypatch.setattr(secrets, "_known", {})
+    monkeypatch.setattr(secrets, "_inherited", {})
     monkeypatch.setattr(secrets, "_passing", {})
     monkeypatch.setattr(secrets, "_finder", None)
     monkeypatch.setattr(secrets, "_environment", {})

@@ -186,6 +186,7 @@ class ToolCall(Fact):
     name: str
     description: str | None = None
     arguments: Any = None
+    parameters: Any = None
     result: Any = None
 
 

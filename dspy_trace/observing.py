@@ -277,6 +277,8 @@ class Call:
             try:
                 if error is not None:
                     self._fail(attributes, error)
+                if self.observer.settles:
+                    shielded("settling attributes", self.observer.settle, attributes, span)
                 span.set_attributes(attributes)
                 if self._beside is not None and self.observer.beside is not None:
                     self.observer.beside.keep(span.get_span_context(), self._beside)

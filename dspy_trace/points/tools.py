@@ -22,7 +22,7 @@ class ToolReader:
         if name in ("finish", "submit") and getattr(function, "__module__", None) in _AGENT_MODULES:
             return None
         # ``Type.description`` is a method of DSPy's; the tool's text is ``desc``.
-        return ToolCall(name, text(ask(getattr, instance, "desc"), LIMIT), kwargs)
+        return ToolCall(name, text(ask(getattr, instance, "desc"), LIMIT), kwargs, ask(getattr, instance, "args"))
 
     def end(self, fact: ToolCall, instance: Any, result: Any, error: BaseException | None) -> None:
         fact.result = result

@@ -82,6 +82,9 @@ class ModuleCall(Fact):
     program: Any = None
     version: str | None = None
     output: Any = None
+    steps_before: int = 0
+    iterations: int | None = None
+    termination: str | None = None
     adapter: str | None = None
     adapters_running: int = 0
     trouble: BaseException | None = None
@@ -101,6 +104,8 @@ class LMCall(Fact):
     tools: Any = None
     json_output: bool = False
     streaming: bool = False
+    stream_opened: float | None = None
+    time_to_first_chunk: float | None = None
     address: str | None = None
     port: int | None = None
     lm: Any = None
@@ -115,6 +120,7 @@ class LMCall(Fact):
     response_id: str | None = None
     response_model: str | None = None
     finish_reasons: Sequence[str] = ()
+    adaptations: Sequence[str] = ()
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_tokens: int | None = None

@@ -11,6 +11,7 @@ from dspy_trace.points.decisions import DecisionReader, FinishNotes
 from dspy_trace.points.evaluate import CompileReader, EvaluateReader
 from dspy_trace.points.lm import (
     AttemptNotes,
+    ChunkNotes,
     FailureNotes,
     FinalizeNotes,
     LiteLLMStreamNotes,
@@ -21,7 +22,7 @@ from dspy_trace.points.lm import (
 from dspy_trace.points.lm_before_34 import CacheNotes, LMReaderBefore34, ResponseNotes, TypedResponseNotes
 from dspy_trace.points.modules import ModuleReader
 from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
-from dspy_trace.points.tools import InterpreterReader, ToolReader
+from dspy_trace.points.tools import InterpreterReader, InvokedToolReader, ToolReader
 
 _MODULE = ModuleReader()
 _LM = LMReader()
@@ -31,10 +32,12 @@ _EMBEDDER = EmbedderReader()
 _TOOL = ToolReader()
 _RETRIEVER = RetrieverReader()
 _INTERPRETER = InterpreterReader()
+_INVOKED = InvokedToolReader()
 _ADAPTER = AdapterNotes()
 _PARSE = ParseNotes()
 _ATTEMPT = AttemptNotes()
 _STREAM = StreamNotes()
+_CHUNK = ChunkNotes()
 _TRANSPORT = TransportNotes()
 
 _EXECUTION = "dspy.clients.execution"
@@ -61,6 +64,8 @@ CALLS: Final[tuple[Call, ...]] = (
         "dspy.primitives.python_interpreter", "PythonInterpreter.execute", True, reader=_INTERPRETER, detail="standard"
     ),
     Call("dspy.primitives.local_interpreter", "LocalInterpreter.execute", True, reader=_INTERPRETER, detail="standard"),
+    Call("dspy.primitives.python_interpreter", "PythonInterpreter.invoke_tool", True, reader=_INVOKED),
+    Call("dspy.primitives.local_interpreter", "LocalInterpreter.invoke_tool", True, reader=_INVOKED),
     Call("dspy.evaluate.evaluate", "Evaluate.__call__", True, reader=EvaluateReader(), detail="standard"),
     Call("dspy.teleprompt.teleprompt", "Teleprompter.compile", True, reader=CompileReader(), detail="standard"),
     Call(_ADAPTERS, "Adapter.format", True, redecorated=True, reader=FormatReader(), detail="full"),
@@ -79,6 +84,8 @@ NOTES: Final[tuple[Note, ...]] = (
     Note(_EXECUTION, "_account_failed_call", within=LMCall, notes=FailureNotes()),
     Note(_EXECUTION, "checked_stream", within=LMCall, notes=_STREAM),
     Note(_EXECUTION, "achecked_stream", within=LMCall, notes=_STREAM),
+    Note("dspy._vendor.lm15.result", "StreamAccumulator.push", within=LMCall, notes=_CHUNK),
+    Note("dspy.clients.lm", "stream_emitted", within=LMCall, notes=_CHUNK),
     Note("dspy._vendor.lm15.transports._sync", "StdlibTransport.stream", within=LMCall, notes=_TRANSPORT),
     Note("dspy._vendor.lm15.transports._async", "StdlibAsyncTransport.stream", within=LMCall, notes=_TRANSPORT),
     Note("dspy.clients.lm", "_get_stream_completion_fn", within=LMCall, notes=LiteLLMStreamNotes()),

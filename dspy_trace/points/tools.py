@@ -38,3 +38,37 @@ class InterpreterReader:
 
     def end(self, fact: CodeExecution, instance: Any, result: Any, error: BaseException | None) -> None:
         fact.result = result
+
+
+class InvokedToolReader:
+    """Reads ``invoke_tool(name, [args,] kwargs)``: code in an interpreter calls a function of the program's.
+
+    One that is a ``Tool``, or leads to one, is observed as such; how DSPy builds modules for the code is none at all.
+    """
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact | None:
+        name = text(args[0] if args else kwargs.get("tool_name")) or "tool"
+        tools = ask(getattr, instance, "tools")
+        function = tools.get(name) if isinstance(tools, dict) else None
+        if name.startswith("__") or function is None or _leads_to_tool(function):
+            return None
+        given = args[1:] or (kwargs.get("args"), kwargs.get("kwargs"))
+        arguments: dict[str, Any] = {}
+        for told in given:
+            if isinstance(told, list):
+                arguments.update((f"args[{index}]", value) for index, value in enumerate(told))
+            elif isinstance(told, dict):
+                arguments.update(told)
+        return ToolCall(name, text(ask(getattr, function, "__doc__"), LIMIT), arguments)
+
+    def end(self, fact: ToolCall, instance: Any, result: Any, error: BaseException | None) -> None:
+        fact.result = result
+
+
+def _leads_to_tool(function: Any) -> bool:
+    cells = [ask(getattr, cell, "cell_contents") for cell in ask(getattr, function, "__closure__") or ()]
+    return any(_is_tool(type(held)) for held in (function, *cells))
+
+
+def _is_tool(cls: type) -> bool:
+    return any(base.__name__ == "Tool" and base.__module__.startswith("dspy.") for base in cls.__mro__)

@@ -68,6 +68,8 @@ class ModuleSpelling(Spelling):
             attributes[keys.ADAPTER] = fact.adapter
         if fact.output is not None:
             io(attributes, keys.OUTPUT_VALUE, fact.output, capture)
+        if fact.agent:
+            put(attributes, (keys.AGENT_ITERATIONS, fact.iterations), (keys.AGENT_TERMINATION, fact.termination))
         sums(attributes, fact.tally)
         return attributes
 
@@ -120,9 +122,12 @@ class LMSpelling(Spelling):
             attributes[keys.LM_ENGINE] = fact.engine
         if fact.streaming:  # not known before the request is made: a cache hit is no stream
             attributes[keys.REQUEST_STREAM] = True
+            put(attributes, (keys.RESPONSE_TIME_TO_FIRST_CHUNK, fact.time_to_first_chunk))
         if fact.requests:
             attributes[keys.LM_REQUESTS] = fact.requests
             attributes[keys.LM_RETRIES] = fact.retries
+        if fact.adaptations:
+            attributes[keys.LM_ADAPTATIONS] = fact.adaptations
         if not fact.cache_hit and (fact.input_tokens is not None or fact.output_tokens is not None):
             _usage(attributes, fact)
         if not fact.cache_hit and fact.cost is not None:

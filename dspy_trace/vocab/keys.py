@@ -64,6 +64,9 @@ RESPONSE_MODEL: Final = "gen_ai.response.model"
 RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 """Why each completion ended. Example: ``["stop"]``."""
 
+RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+"""Seconds from a stream's request to the first of it; streaming only. Example: ``0.31``."""
+
 USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 """Tokens of the prompt, cached ones included; absent on a cache hit of DSPy's. Example: ``212``."""
 
@@ -164,8 +167,18 @@ LM_REQUESTS: Final = "dspy.lm.requests"
 LM_RETRIES: Final = "dspy.lm.retries"
 """Failed requests that DSPy tried again. Example: ``0``."""
 
+LM_ADAPTATIONS: Final = "dspy.lm.adaptations"
+"""What the provider got that differs from what was asked, as DSPy tells it. Example: ``["config.seed dropped"]``."""
+
 LM_COST: Final = "dspy.lm.cost"
 """Cost in USD, DSPy's own figure. Example: ``0.00021``."""
+
+AGENT_ITERATIONS: Final = "dspy.agent.iterations"
+"""Steps that an agent made; absent where it failed. Example: ``3``."""
+
+AGENT_TERMINATION: Final = "dspy.agent.termination_reason"
+"""Why an agent ended: ``finish``, ``submit``, ``forced_submit``, ``max_iters``, or ``step_failed`` where a step could
+not be made. Example: ``finish``."""
 
 ADAPTER: Final = "dspy.adapter"
 """Adapter that a ``Predict`` used in the end. Example: ``JSONAdapter``."""

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from dspy_trace import facts
+from dspy_trace.guard import ask
 from dspy_trace.jsonable import dumps
 from dspy_trace.settings import LIMIT
 from dspy_trace.vocab import Attributes, Capture, keys, mlflow_chat
@@ -156,7 +157,7 @@ class LMSpelling(Spelling):
                 attributes[keys.INPUT_VALUE] = captured = capture(told)
                 attributes[keys.INPUT_MIME_TYPE] = JSON
                 attributes[oi.INPUT_MESSAGES] = messages_in(captured)
-            if fact.tools and (tools := mlflow_chat.tools(fact.tools)):
+            if fact.tools is not None and (tools := ask(mlflow_chat.tools, fact.tools)):
                 attributes[oi.TOOLS] = definitions(tools, capture)
         return attributes
 

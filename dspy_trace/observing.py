@@ -25,6 +25,7 @@ from dspy_trace.guard import shielded
 from dspy_trace.observer import Observer, active
 from dspy_trace.points import Args, Kwargs, Reader
 from dspy_trace.streams import STREAMS, drive
+from dspy_trace.tally import Tally
 from dspy_trace.unobserved import UNOBSERVED, Unobserved
 from dspy_trace.vocab import Attributes, keys
 from dspy_trace.vocab.spelling import Spelling
@@ -125,12 +126,12 @@ class Call:
         self.above = above
         self.door: Door | None = None
         self.span: Span = INVALID_SPAN
-        self.tally: facts.Tally | None = above.tally if above is not None else None
+        self.tally: Tally | None = above.tally if above is not None else None
         kind = type(fact)
         # Not itself for a module's: a reference cycle would leave every call to the garbage collector.
         self._module: Call | None = None if kind in _UNITS else module
         if kind in _UNITS or (kind is facts.ModuleCall and fact.outermost):
-            self.tally = fact.tally = facts.Tally(self.tally)
+            self.tally = fact.tally = Tally(self.tally)
         self._muted: bool = (above is not None and above._muted) or kind in observer.muted
         self._reader = reader
         self.instance = instance

@@ -26,8 +26,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Passing OpenAI-style:Deprecation
 MODES = ["NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"]
 VOCABULARIES = [("genai",), ("genai", "openinference")]
 OTHERS = {value for name, value in vars(openinference_keys).items() if name.isupper()}
-KNOWN = {entry.name for entry in table.entries() if not entry.is_event}
-EVENTS = {entry.name: set(entry.example.replace("`", "").split(", ")) for entry in table.entries() if entry.is_event}
+ENTRIES = [*table.entries(), *table.entries(table.AGENT_KEYS)]
+KNOWN = {entry.name for entry in ENTRIES if not entry.is_event}
+EVENTS = {entry.name: set(entry.example.replace("`", "").split(", ")) for entry in ENTRIES if entry.is_event}
 
 
 def run(server: ScriptedLM, **kwargs: Any) -> Recording:

@@ -157,15 +157,15 @@ class LiteLLMStreamNotes(Notes):
 
 def _opened(fact: LMCall) -> None:
     # Of a call that is tried again, the stream that it ends with counts.
-    fact.streaming, fact.stream_opened, fact.time_to_first_chunk = True, perf_counter(), None
+    fact.streaming, fact.stream_opened, fact.first_chunk = True, perf_counter(), None
 
 
 class ChunkNotes(Notes):
     """DSPy 3.4: something of a stream has arrived, event by event or, from LiteLLM, chunk by chunk."""
 
     def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
-        if fact.time_to_first_chunk is None and fact.stream_opened is not None:
-            fact.time_to_first_chunk = perf_counter() - fact.stream_opened
+        if fact.first_chunk is None and fact.stream_opened is not None:
+            fact.first_chunk = perf_counter() - fact.stream_opened
         return None
 
 

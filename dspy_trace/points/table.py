@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from dspy_trace.facts import DecisionCall, LMCall, ModuleCall
-from dspy_trace.points import Call, Handover, Note, Place, Spread
+from dspy_trace.points import Call, Handover, Held, Note, Place, Spread
 from dspy_trace.points.adapters import AdapterNotes, FormatReader, ParseNotes, ParseReader
 from dspy_trace.points.decisions import DecisionReader, FinishNotes
-from dspy_trace.points.evaluate import CompileReader, EvaluateReader
+from dspy_trace.points.evaluate import CompileReader, EvaluateReader, RewardNotes
 from dspy_trace.points.lm import (
     AttemptNotes,
     ChunkNotes,
@@ -115,10 +115,16 @@ NOTES_BEFORE: Final[tuple[Note, ...]] = (
 SPREADS: Final[tuple[Spread, ...]] = (Spread("dspy.utils.parallelizer", "ParallelExecutor.execute"),)
 """Methods that run items on threads of DSPy's own."""
 
+HOLDERS: Final[tuple[Held, ...]] = (
+    Held("dspy.predict.best_of_n", "BestOfN.reward_fn", notes=RewardNotes()),
+    Held("dspy.predict.refine", "Refine.reward_fn", notes=RewardNotes()),
+)
+"""Functions of the program's, held by DSPy's objects, of which it is told what they return."""
+
 HANDOVERS: Final[tuple[Handover, ...]] = (Handover("dspy.utils.unbatchify", "Unbatchify.__call__"),)
 """Methods that wait for a thread of DSPy's own, which no context reaches."""
 
-POINTS: Final[tuple[Place, ...]] = (*NOTES, *NOTES_BEFORE, *CALLS, *CALLS_BEFORE, *SPREADS, *HANDOVERS)
+POINTS: Final[tuple[Place, ...]] = (*NOTES, *NOTES_BEFORE, *CALLS, *CALLS_BEFORE, *SPREADS, *HOLDERS, *HANDOVERS)
 """All rows, innermost first where two stand on one method."""
 
 LEVELS: Final = ("minimal", "standard", "full")
@@ -131,4 +137,4 @@ def rows_for(detail: str, version: tuple[int, int]) -> list[Place]:
     replaced = {(point.module, point.target) for point in old}
     calls = [point for point in CALLS if (point.module, point.target) not in replaced]
     others = [point for point in (*NOTES, *NOTES_BEFORE) if point.before is None or version < point.before]
-    return [*others, *(point for point in (*calls, *old) if point.detail in wanted), *SPREADS, *HANDOVERS]
+    return [*others, *(point for point in (*calls, *old) if point.detail in wanted), *SPREADS, *HOLDERS, *HANDOVERS]

@@ -2,10 +2,8 @@
 
 Sources: OpenTelemetry's GenAI semantic conventions (repository ``open-telemetry/semantic-conventions-genai``, stability
 *development*) in the spelling of ``opentelemetry-util-genai`` 1.3, and ``dspy.*`` for what has no convention. The
-constants are our own because those of ``opentelemetry-semantic-conventions`` are deprecated since the GenAI
-conventions moved to a repository of their own.
-
-The attribute table of the README is made from this file: ``python -m dspy_trace.vocab.table``.
+constants are our own: those of ``opentelemetry-semantic-conventions`` are deprecated. The README's table is made from
+this file and ``agent_keys.py``: ``python -m dspy_trace.vocab.table``.
 """
 
 from typing import Final
@@ -149,8 +147,7 @@ PREDICT_DEMOS: Final = "dspy.predict.demos"
 """Number of demos of a ``Predict``. Example: ``4``."""
 
 PROGRAM_VERSION: Final = "dspy.program.version"
-"""First 16 hex digits of a SHA-256 over instructions, fields and demos of all predictors; on the outermost module.
-Example: ``9f2c61d04b7a33e5``."""
+"""Digest of instructions, fields and demos of all predictors; on the outermost. Example: ``9f2c61d04b7a33e5``."""
 
 LM_CLASS: Final = "dspy.lm.class"
 """Class of the LM. Example: ``LM``."""
@@ -172,13 +169,6 @@ LM_ADAPTATIONS: Final = "dspy.lm.adaptations"
 
 LM_COST: Final = "dspy.lm.cost"
 """Cost in USD, DSPy's own figure. Example: ``0.00021``."""
-
-AGENT_ITERATIONS: Final = "dspy.agent.iterations"
-"""Steps that an agent made; absent where it failed. Example: ``3``."""
-
-AGENT_TERMINATION: Final = "dspy.agent.termination_reason"
-"""Why an agent ended: ``finish``, ``submit``, ``forced_submit``, ``max_iters``, or ``step_failed`` where a step could
-not be made. Example: ``finish``."""
 
 ADAPTER: Final = "dspy.adapter"
 """Adapter that a ``Predict`` used in the end. Example: ``JSONAdapter``."""

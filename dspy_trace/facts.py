@@ -26,6 +26,7 @@ class Session:
     """Who and what calls belong to, as the program says."""
 
     session_id: str | None = None
+    conversation_id: str | None = None
     user_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, Link, Span, Status, StatusCode, Tracer
 
 from dspy_trace import context as place
-from dspy_trace import facts, failures
+from dspy_trace import facts, failures, sessions
 from dspy_trace.guard import shielded
 from dspy_trace.observer import Observer, active
 from dspy_trace.points import Args, Kwargs, Reader
@@ -181,7 +181,7 @@ class Call:
         fact, observer = self.fact, self.observer
         for spelling in spellings:
             attributes.update(spelling.at_call(fact, observer.span_capture))
-        session: Any = None if self._context is None else self._context.get(place.SESSION)
+        session = None if self._context is None else sessions.of(self._context)
         if session is not None:
             attributes.update(observer.vocabularies[0].of_session(session))
         beside = observer.beside

@@ -160,6 +160,15 @@ def _opened(fact: LMCall) -> None:
     fact.streaming, fact.stream_opened, fact.first_chunk = True, perf_counter(), None
 
 
+class LiteLLMNotes(Notes):
+    """LiteLLM is at hand, ``_get_litellm()``, right before it is asked; the first time, that takes seconds."""
+
+    def returned(self, fact: LMCall, instance: Any, result: Any) -> Fact | None:
+        if fact.stream_opened is not None and fact.first_chunk is None:
+            fact.stream_opened = perf_counter()
+        return None
+
+
 class ChunkNotes(Notes):
     """DSPy 3.4: something of a stream has arrived, event by event or, from LiteLLM, chunk by chunk."""
 

@@ -39,7 +39,7 @@ class GenAI:
         put(
             attributes,
             (keys.SESSION_ID, session.session_id),
-            (keys.CONVERSATION_ID, session.session_id),
+            (keys.CONVERSATION_ID, session.conversation_id or session.session_id),
             (keys.USER_ID, session.user_id),
             (keys.TAGS, [f"{name}:{value}" for name, value in session.tags.items()] or None),
             (keys.METADATA, dumps(dict(session.metadata)) if session.metadata else None),

@@ -252,7 +252,7 @@ SESSION_ID: Final = "session.id"
 """Session that the call belongs to, as :func:`dspy_trace.session` was told. Example: ``chat-42``."""
 
 CONVERSATION_ID: Final = "gen_ai.conversation.id"
-"""The same, by the GenAI conventions' name. Example: ``chat-42``."""
+"""The same, or what ``opentelemetry-util-genai`` was told. Example: ``chat-42``."""
 
 USER_ID: Final = "user.id"
 """User that the call is made for. Example: ``alice``."""

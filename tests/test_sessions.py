@@ -109,11 +109,10 @@ async def test_tasks_keep_their_own(scripted_lm: ScriptedLM) -> None:
         assert f'"content":"{attributes["session.id"]}"' in str(attributes["gen_ai.input.messages"])
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"session_id": 1}, {"user_id": b"u"}, {"tags": ["a"]}, {"metadata": "m"}],
-    ids=lambda wrong: next(iter(wrong)),
-)
+WRONG: list[dict[str, Any]] = [{"session_id": 1}, {"user_id": b"u"}, {"tags": ["a"]}, {"metadata": "m"}]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: next(iter(wrong)))
 def test_wrong_types_are_refused(wrong: Any) -> None:
     """A mistake in the program is told at once."""
     with pytest.raises(TypeError, match=next(iter(wrong))), dspy_trace.session(**wrong):

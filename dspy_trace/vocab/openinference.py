@@ -232,8 +232,9 @@ class RetrievalSpelling(Spelling):
     def at_call(self, fact: facts.Retrieval, capture: Capture | None) -> Attributes:
         attributes: Attributes = {oi.SPAN_KIND: "RETRIEVER"}
         if capture is not None and fact.query is not None:
-            attributes[keys.INPUT_VALUE] = text(fact.query, capture)
-            attributes[keys.INPUT_MIME_TYPE] = PLAIN if isinstance(fact.query, str) else JSON
+            captured = capture(fact.query)
+            attributes[keys.INPUT_VALUE] = told = text(captured, str)
+            attributes[keys.INPUT_MIME_TYPE] = JSON if told is captured else PLAIN
         return attributes
 
     def at_end(self, fact: facts.Retrieval, capture: Capture | None) -> Attributes:

@@ -88,6 +88,6 @@ def gaps(told: dict[str, Any]) -> Iterator[str]:
     for key in told:
         for found in re.finditer(r"\.(\d+)\.", key):
             numbers.setdefault(key[: found.start()], set()).add(int(found[1]))
-    for prefix, found in numbers.items():
-        if found != set(range(len(found))):
-            yield f"{prefix} has {sorted(found)}"
+    for prefix, seen in numbers.items():
+        if seen != set(range(len(seen))):
+            yield f"{prefix} has {sorted(seen)}"

@@ -65,13 +65,13 @@ PLACES: dict[str, Callable[[Any], Any]] = {
     ),
     "an offered tool": lambda value: Direct()("hi", tools=[{"function": {"name": "tool", "parameters": value}}, value]),
     "a completion": lambda value: Direct([value])("hi"),
-    "parts of a completion": lambda value: Direct([{"text": value, "reasoning_content": value, "tool_calls": value}])(
-        "hi"
-    ),
+    "parts of a completion": lambda value: Direct(
+        [{"text": value, "reasoning_content": value, "tool_calls": value}, {"tool_calls": [{"function": value}, value]}]
+    )("hi"),
     "ids and reasons": lambda value: OddLM(response(id=value, model=value))("hi"),
     "a module": lambda value: Inside()(given=value),
     "a tool": lambda value: dspy.Tool(lambda given: given, name="tool", args={"given": {}})(given=value),
-    "a retriever": lambda value: Shelf()(value),
+    "a retriever": Shelf(),
     "texts to embed": lambda value: dspy.Embedder(lambda texts: [[1.0]])([value]),
 }
 

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import wrapt
 
+from dspy_trace.guard import unseen
+
 Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
 """What wrapt calls: ``wrapper(wrapped, instance, args, kwargs)``."""
 
@@ -119,7 +121,15 @@ class HeldFunction:
             caller = caller.f_back
         if caller.f_code.co_name != "forward":
             return held
-        return lambda *args, **kwargs: self._wrapper(held, instance, args, kwargs)
+
+        def given(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return self._wrapper(held, instance, args, kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+
+        return given
 
     def __set__(self, instance: Any, value: Any) -> None:
         vars(instance)[self._name] = value

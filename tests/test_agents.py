@@ -10,6 +10,7 @@ import dspy
 import pytest
 
 from tests.balanced import balanced
+from tests.hostile import hostile
 from tests.parts.scripted_answers import Body, Reply, fill, in_turn
 from tests.parts.scripted_lm import ScriptedLM
 
@@ -49,8 +50,8 @@ async def test_react(name: str, scripted_lm: ScriptedLM) -> None:
         assert tuple(told.get(key) for key in HOW) == (iterations, termination)
 
 
-@pytest.mark.parametrize("history", [False, True])
-def test_react_v2(history: bool, scripted_lm: ScriptedLM) -> None:
+@pytest.mark.parametrize("history", [None, lambda history: history, lambda history: {"messages": history.messages}])
+def test_react_v2(history: Any, scripted_lm: ScriptedLM) -> None:
     """DSPy's own reason; steps of earlier turns, which are in the history, are not counted again."""
     call: Any = Reply(None, [{"name": "look_up", "arguments": {"place": "Oslo"}}])
     submit: Any = Reply(None, [{"name": "submit", "arguments": {"answer": "north"}}])
@@ -58,7 +59,7 @@ def test_react_v2(history: bool, scripted_lm: ScriptedLM) -> None:
     agent = dspy.ReActV2("question -> answer", tools=[look_up], max_iters=2)
     with balanced() as trace, dspy.context(lm=scripted_lm.lm()):
         first = agent(question="?")
-        agent(question="again?", **({"history": first.history} if history else {}))
+        agent(question="again?", **({"history": history(first.history)} if history else {}))
     told = [tuple(span.attributes[key] for key in HOW) for span in trace.named("invoke_agent ReActV2")]
     assert told == [(2, "submit"), (3, "forced_submit")]
 
@@ -89,8 +90,10 @@ class Odd(dspy.ReAct):
         dspy.Prediction(trajectory={3: 4, "x_²": 1, "_": 2, "tool_name_99999999999": "finish"}),
         dspy.Prediction(termination_reason=7, history=[1]),
         dspy.Prediction(termination_reason="\ud800", history=None),
+        dspy.Prediction(trajectory=[], final_reasoning=hostile("__eq__", "__str__", "__bool__")()),
+        dspy.Prediction(trajectory={"tool_name_0": hostile("__eq__", "__hash__")()}),
     ],
-    ids=str,
+    ids=lambda output: type(output).__name__,
 )
 def test_an_agent_may_return_anything(output: Any) -> None:
     """A subclass of an agent's has an output of its own: nothing is invented."""
@@ -98,7 +101,7 @@ def test_an_agent_may_return_anything(output: Any) -> None:
     agent.output = output
     with balanced() as trace:
         assert agent(question="?") is output
-    assert trace.one("invoke_agent Odd").attributes.get("dspy.agent.iterations") in (None, 0)
+    assert trace.one("invoke_agent Odd").attributes.get("dspy.agent.iterations") in (None, 0, 1)
 
 
 CODE = ['found = look_up(place="Oslo")\nprint(llm_query(found))', "import dspy", "SUBMIT(answer='north')"]

@@ -63,10 +63,10 @@ def test_rewards_are_told(cls: Any, scripted_lm: ScriptedLM) -> None:
 
 def test_an_attempt_that_fails_has_no_reward(scripted_lm: ScriptedLM, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither one whose reward function raises; what DSPy makes of that is its own affair. No number is no reward."""
-    given = rewards(ValueError("none"), "much", True)
+    given = rewards(ValueError("none"), "much", True, float("nan"))
     with balanced() as trace, dspy.context(lm=scripted_lm.lm()):
-        dspy.BestOfN(dspy.Predict("question -> answer"), 3, given, 2.0, fail_count=3)(question="?")
-    assert told(trace, "BestOfN") == [(0, None), (1, 1.0)]
+        dspy.BestOfN(dspy.Predict("question -> answer"), 4, given, 2.0, fail_count=4)(question="?")
+    assert told(trace, "BestOfN") == [(0, None), (1, 1.0), (2, None)]
     assert "Attempt 1 failed with rollout id 0: none" in capsys.readouterr().out
 
 

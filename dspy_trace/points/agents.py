@@ -7,6 +7,7 @@ from typing import Any
 
 from dspy_trace.facts import ModuleCall
 from dspy_trace.guard import ask
+from dspy_trace.points.lm import get
 from dspy_trace.scalars import text, whole
 
 _FORCED = "Extract forced final output"
@@ -15,8 +16,8 @@ _FORCED = "Extract forced final output"
 
 def steps_before(inputs: Mapping[str, Any]) -> int:
     """Return how many steps a conversation has that an agent is about to go on with; it is the caller's own list."""
-    history = inputs.get("history")
-    return len(ask(getattr, history, "messages", default=())) if history is not None else 0
+    messages = get(inputs.get("history"), "messages")
+    return len(messages) if type(messages) is list else 0
 
 
 def read(fact: ModuleCall, agent: Any) -> None:
@@ -27,11 +28,11 @@ def read(fact: ModuleCall, agent: Any) -> None:
     trajectory = output.get("trajectory")
     if "termination_reason" in output:
         fact.termination = text(output["termination_reason"])
-        messages = ask(getattr, output.get("history"), "messages")
+        messages = get(output.get("history"), "messages")
         fact.iterations = len(messages) - fact.steps_before if type(messages) is list else None
     elif type(trajectory) is list:
         fact.iterations = len(trajectory)
-        fact.termination = "max_iters" if output.get("final_reasoning") == _FORCED else "submit"
+        fact.termination = "max_iters" if text(output.get("final_reasoning")) == _FORCED else "submit"
     elif type(trajectory) is dict:
         _read_steps(fact, agent, trajectory)
 
@@ -41,7 +42,7 @@ def _read_steps(fact: ModuleCall, agent: Any, trajectory: Mapping[Any, Any]) -> 
     fact.iterations = last = max((_number(key) for key in trajectory), default=0)
     most = whole(fact.inputs.get("max_iters", ask(getattr, agent, "max_iters")))
     thoughts = not trajectory or any(type(key) is str and key.startswith("thought_") for key in trajectory)
-    if trajectory.get(f"tool_name_{last - 1}") == "finish":
+    if text(trajectory.get(f"tool_name_{last - 1}")) == "finish":
         fact.termination = "finish"
     elif thoughts:
         fact.termination = "max_iters" if last == most else "step_failed"

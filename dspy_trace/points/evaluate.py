@@ -10,6 +10,7 @@ from typing import Any
 from dspy_trace.facts import Compilation, Evaluation, ExampleRun, Fact, ModuleCall, Rewarded
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes
+from dspy_trace.scalars import number
 
 
 class EvaluateReader:
@@ -120,7 +121,7 @@ class RewardNotes(Notes):
 
     def returned(self, fact: ModuleCall, instance: Any, result: Any) -> Fact | None:
         fact.attempts += 1
-        return Rewarded(fact.attempts - 1, as_score(result))
+        return Rewarded(fact.attempts - 1, number(as_score(result)))
 
 
 class CompileReader:

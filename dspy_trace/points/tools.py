@@ -10,6 +10,9 @@ from dspy_trace.points import Args, Kwargs
 from dspy_trace.scalars import text
 from dspy_trace.settings import LIMIT
 
+_FACADE = "__dspy_"
+"""Beginning of the names by which code in an interpreter builds and calls DSPy's modules."""
+
 _AGENT_MODULES = ("dspy.predict.react", "dspy.predict.react_v2")
 
 
@@ -50,7 +53,7 @@ class InvokedToolReader:
         name = text(args[0] if args else kwargs.get("tool_name")) or "tool"
         tools = ask(getattr, instance, "tools")
         function = tools.get(name) if isinstance(tools, dict) else None
-        if name.startswith("__") or function is None or _leads_to_tool(function):
+        if name.startswith(_FACADE) or function is None or _leads_to_tool(function):
             return None
         given = args[1:] or (kwargs.get("args"), kwargs.get("kwargs"))
         arguments: dict[str, Any] = {}

@@ -45,7 +45,7 @@ def run(kept: Kept, server: ScriptedLM, **asked: Any) -> tuple[str, str]:
     """Run it all; return what the application's exporter got, and what is in the spool's files."""
     provider, exporter = provider_of_app()
     trace.set_tracer_provider(provider)
-    dspy_trace.autolog(detail="full", log_traces_from_compile=True, **asked)
+    dspy_trace.autolog(detail="full", log_traces_from_compile=True, conventions={"genai", "openinference"}, **asked)
     with fresh_cache():
         secret_program.run(server)
     kept.out.processor.write_out()

@@ -23,13 +23,13 @@ import orjson
 
 from dspy_trace.guard import ask
 from dspy_trace.media import BASE64, data_url_digest, digest, without_data, without_media
-from dspy_trace.secrets import LONGEST, conceals, hide, judged, looks_secret, scrub_end
+from dspy_trace.secret_names import judged, looks_secret
+from dspy_trace.secrets import LONGEST, conceals, hide, hide_rest, scrub_end
 from dspy_trace.settings import LIMIT
 
 MAX_DEPTH = 24
 MAX_NODES = 20_000
 _UNSET = object()
-
 _STRINGLIKE = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
 
 
@@ -74,9 +74,8 @@ def cut_text(text: str, limit: int = LIMIT, hide: Callable[[str], str] | None = 
     if BASE64 in start:
         text = without_data(str.__str__(text))
         start = text[enough]
-    if hide is not None:
-        start = hide(start)
-    return cut(start.encode("utf-8", "replace").decode(), limit, str.__len__(text))
+    start = (hide or str)(start).encode("utf-8", "replace").decode()
+    return cut(start, limit, str.__len__(text))
 
 
 def _quick(value: Any, limit: int) -> str | None:
@@ -88,7 +87,7 @@ def _quick(value: Any, limit: int) -> str | None:
     except (orjson.JSONEncodeError, RuntimeError):
         # A lone surrogate, or another thread is changing the value: the walk copes with both.
         return None
-    return None if len(text) > limit or BASE64 in text or '"data":' in text else text
+    return None if len(text) > limit or BASE64 in text or 'data":' in text else text
 
 
 def _is_small(value: Any, room: int) -> bool:
@@ -187,13 +186,12 @@ class _Walk:
 
     def entries(self, pairs: Iterable[tuple[Any, Any]], size: int | None, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        count = 0
         try:
-            for key, value in pairs:
+            for count, (key, value) in enumerate(pairs, 1):
                 if self.left <= 0 or self.nodes <= 0:
-                    result["[cut]"] = f"{size - count} more entries" if size is not None else "more entries"
+                    result["[cut]"] = f"{size - count + 1} more entries" if size is not None else "more entries"
+                    hide_rest(pairs)
                     break
-                count += 1
                 name = key if type(key) is str else self.key(key)
                 self.left -= len(name)
                 name = name if len(name) <= 256 else cut(name, 256)

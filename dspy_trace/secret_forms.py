@@ -42,6 +42,11 @@ def from_header(value: str) -> Iterable[str]:
             yield told.partition(":")[2]
 
 
+def from_cookies(value: str) -> Iterable[str]:
+    """Return the values in a header of cookies, as in ``id=abc; Path=/``."""
+    return [part.partition("=")[2].strip() for part in value.split(";")]
+
+
 class Finder:
     """Finds some values in texts.
 

@@ -11,7 +11,7 @@ from opentelemetry.trace import Span
 from dspy_trace import facts
 from dspy_trace.guard import shielded
 from dspy_trace.points.optimizers import Discovery
-from dspy_trace.vocab import keys
+from dspy_trace.vocab import agent_keys
 
 if TYPE_CHECKING:
     from dspy_trace.observer import Observer
@@ -78,4 +78,4 @@ def scored(span: Span, fact: facts.ExampleRun, observer: Observer, beside: dict[
     assert fact.score is not None
     span.add_event(*observer.vocabularies[0].event(facts.Scored(fact.metric or "metric", fact.score, told)))
     if said is not None and beside is not None and there is not None and there.capture is not None:
-        beside[keys.EVALUATION_EXPLANATION] = observer.text(said)
+        beside[agent_keys.EVALUATION_EXPLANATION] = observer.text(said)

@@ -7,9 +7,10 @@ import logging
 from time import perf_counter
 from typing import Any
 
+import dspy
 import pytest
 
-from dspy_trace import guard, secrets
+from dspy_trace import guard, secret_places, secrets
 from dspy_trace.secrets import REPLACEMENT, learn, learn_from, learn_url, scrub_json, scrub_text
 
 KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"
@@ -19,6 +20,7 @@ KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins with no secret known."""
     monkeypatch.setattr(secrets, "_known", {})
+    monkeypatch.setattr(secrets, "_inherited", {})
     monkeypatch.setattr(secrets, "_finder", None)
 
 
@@ -63,6 +65,19 @@ def test_what_is_learned_from_the_environment() -> None:
         }
     )
     assert set(secrets.known()) == {"key-of-environment", "deploy-key-of-it", "pass-of-environment", "password-of-url"}
+
+
+def test_secrets_of_the_environment_stay_known() -> None:
+    """However many keys pass by, those of the environment are still searched for; an LM's is seen again when used."""
+    secrets.learn_environment({"OPENAI_API_KEY": "key-of-environment"})
+    lm = dspy.LM("openai/gpt-4o-mini", api_key="key-of-an-lm-1")
+    secret_places.seen(lm)
+    for number in range(300):
+        learn(f"key-of-tenant-{number}", "a test")
+    assert secrets.is_known("key-of-environment")
+    assert not secrets.is_known("key-of-an-lm-1")
+    secret_places.seen(lm)
+    assert secrets.is_known("key-of-an-lm-1")
 
 
 class Hostile(dict[Any, Any]):

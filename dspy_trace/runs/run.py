@@ -8,12 +8,12 @@ from collections.abc import Callable
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Any
 
-from dspy_trace import facts
 from dspy_trace.export.source import source
 from dspy_trace.export.target import Target
 from dspy_trace.guard import ask
 from dspy_trace.runs.data import dataset
 from dspy_trace.runs.values import LONGEST, params, surroundings
+from dspy_trace.tally import Tally
 from dspy_trace.vocab import mlflow_keys as mlflow
 from dspy_trace.vocab import run_keys as keys
 
@@ -93,7 +93,7 @@ class Run:
         return monotonic() - self.begun
 
 
-def usage(tally: facts.Tally | None) -> dict[str, float]:
+def usage(tally: Tally | None) -> dict[str, float]:
     """Return what LM calls have used."""
     if tally is None:
         return {}

@@ -230,7 +230,8 @@ class Delivery:
     def flush(self, timeout: float = 30.0) -> bool:
         """Deliver; return whether nothing of this process waits any more. Takes at most `timeout` seconds."""
         off = self.launcher is not None and self.launcher.off
-        ending.wait(self, timeout, lambda: self.waits(*((frozenset(self.drains), records.TRACES) if off else ())))
+        uris, tables = (frozenset(self.drains), records.TRACES) if off else (None, (*records.TRACES, *records.RUNS))
+        ending.wait(self, timeout, lambda: self.waits(uris, tables))
         return not self.waits()
 
     def deliver_all(self, timeout: float = 30.0) -> bool:

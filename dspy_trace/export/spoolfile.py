@@ -62,6 +62,11 @@ CREATE TABLE runs (
     created REAL NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL, ends INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX runs_by_target ON runs (target, run);
 CREATE INDEX runs_by_owner ON runs (owner);
+INSERT INTO totals VALUES ('run bytes', 0);
+CREATE TRIGGER runs_in AFTER INSERT ON runs BEGIN
+    UPDATE totals SET n = n + new.bytes WHERE name = 'run bytes'; END;
+CREATE TRIGGER runs_out AFTER DELETE ON runs BEGIN
+    UPDATE totals SET n = n - old.bytes WHERE name = 'run bytes'; END;
 CREATE TABLE run_ids (run TEXT PRIMARY KEY, mlflow_id TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE run_rows (
     run TEXT, name TEXT, key TEXT, created REAL NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (run, name, key))

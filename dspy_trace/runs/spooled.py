@@ -45,7 +45,7 @@ def put(spool: Spool, records: Iterable[Record], owner: str, sealed: Container[T
     """Write records; return how many there was no room for."""
     now, refused = time(), 0
     with spool.writing() as db:
-        (size,) = db.execute("SELECT total(bytes) FROM runs").fetchone()
+        (size,) = db.execute("SELECT n FROM totals WHERE name = 'run bytes'").fetchone()
         for record in records:
             size += len(record.payload)
             if size > MOST_BYTES:

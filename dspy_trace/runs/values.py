@@ -63,7 +63,7 @@ def text_of(value: Any) -> str:
     kind = type(value)
     if kind is str:
         return str(value)
-    if kind in (bool, int, float):
+    if kind is bool or kind is float:
         return repr(value)
     if kind in (types.FunctionType, types.MethodType, types.BuiltinFunctionType, type):
         return str(value.__name__)

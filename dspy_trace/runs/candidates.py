@@ -64,15 +64,16 @@ class Candidate:
         """Return its row, under its key in a table."""
         used = self.usage
         told = {
+            # The page shows the first four without being asked.
             "id": self.number,
-            "parents": ", ".join(map(str, self.parents)) or None,
             "score": self.score,
+            "instructions": self.snapshot.said or None,
+            "parents": ", ".join(map(str, self.parents)) or None,
             "minibatch_score": self.minibatch_score,
             "metric_key": self.key,
             "step": self.step,
             "examples": self.examples,
             "evaluations": self.evaluations,
-            "instructions": self.snapshot.said or None,
             "demos": self.snapshot.demos,
             **self.told,
             "lm_calls": used.get("lm_calls"),

@@ -15,6 +15,7 @@ from opentelemetry.context import Context, get_current
 from dspy_trace import context as place
 from dspy_trace import facts
 from dspy_trace.guard import shielded
+from dspy_trace.neighbours import claimed
 from dspy_trace.observer import active
 from dspy_trace.observing import Call
 from dspy_trace.points import Args, Kwargs, Reader
@@ -59,5 +60,8 @@ def _begin(
         above.fact.relays = True
     call = Call(observer, tracer, reader, instance, fact, above, module)
     call.door = door
+    other = claimed(context, fact)
+    if other is not None:
+        call.give_way(other)
     call.start(context)
     return call

@@ -15,7 +15,7 @@ from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, Link, Span, Status, StatusCode, Tracer
 
 from dspy_trace import context as place
-from dspy_trace import facts, failures
+from dspy_trace import facts, failures, neighbours
 from dspy_trace.guard import shielded
 from dspy_trace.observer import Observer
 from dspy_trace.points import Reader
@@ -25,6 +25,7 @@ from dspy_trace.vocab.spelling import Spelling
 
 if TYPE_CHECKING:
     from dspy_trace.events import Event
+    from dspy_trace.neighbours import Claimed
     from dspy_trace.wrappers import Door
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ class Call:
             self.tally = fact.tally = facts.Tally(self.tally)
         self._muted: bool = (above is not None and above._muted) or kind in observer.muted
         self._reader = reader
-        self._event: Event | None = None
+        self._event: Event | Claimed | None = None
         meters = observer.meters
         self._watch = None if meters is None else meters.watch(fact, above._watch if above is not None else None)
         self.instance = instance
@@ -117,6 +118,10 @@ class Call:
         """The nearest module call at or around this call."""
         return self if type(self.fact) is facts.ModuleCall else self._module
 
+    def give_way(self, other: Claimed) -> None:
+        """Make neither span nor metric of a call that `other` makes them of: it only counts."""
+        self._muted, self._watch, self._event = True, None, other
+
     def start(self, context: Context) -> None:
         """Start the span and make it current."""
         if self._muted:
@@ -131,7 +136,7 @@ class Call:
             self.span = span = self.tracer.start_span(
                 first.name(fact), base, first.kind_of(fact), first.at_start(fact), links
             )
-            self._context = place.within(base, span, self)
+            self._context = place.within(base, span, self, neighbours.claims(type(fact)))
             if span.is_recording():
                 self._attributes = {}
                 shielded("describing a call", self._describe, spellings, self._attributes)

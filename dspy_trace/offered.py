@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
@@ -95,7 +95,7 @@ def make(own: str, gave_way: GaveWay) -> OfferedProvider | None:
             error,
         )
         return None
-    if _wants_otlp():
+    if wants_otlp(names.TRACES_EXPORTER, names.OTLP_ENDPOINTS):
         _, error = attempt(_export, provider)
         if error is not None:
             logger.warning("dspy-trace: nothing is exported over OTLP: %s Mend the OTEL_ variables.", error)
@@ -103,11 +103,12 @@ def make(own: str, gave_way: GaveWay) -> OfferedProvider | None:
     return made
 
 
-def _wants_otlp() -> bool:
-    exporters = os.environ.get(names.TRACES_EXPORTER, "").lower()
+def wants_otlp(exporter: str, endpoints: Sequence[str]) -> bool:
+    """Return whether OpenTelemetry's variables ask for OTLP: one of `endpoints` is set, and `exporter` allows it."""
+    exporters = os.environ.get(exporter, "").lower()
     if exporters.strip() and "otlp" not in (name.strip() for name in exporters.split(",")):
         return False
-    return any(os.environ.get(name, "").strip() for name in names.OTLP_ENDPOINTS)
+    return names.setting(endpoints) is not None
 
 
 def _export(provider: SDKTracerProvider) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -47,7 +47,7 @@ METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
 """The same as the variable above for metrics. Example: ``otlp``."""
 
 METRICS_TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
-"""``delta`` sends what is new since the last time, ``cumulative`` (default) all (OpenTelemetry SDK). Example: ``delta``."""
+"""``delta`` sends what is new each time, ``cumulative`` (default) all (OpenTelemetry SDK). Example: ``delta``."""
 
 METRICS_HISTOGRAMS = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
 """How histograms are kept (OpenTelemetry SDK). Example: ``base2_exponential_bucket_histogram``."""
@@ -289,6 +289,11 @@ def _value_limit(environ: Mapping[str, str]) -> int:
 def _switch(word: str | None, default: bool) -> bool:
     told = (word or "").strip().lower()
     return told in ("true", "on", "1") if told in ("true", "on", "1", "false", "off", "0") else default
+
+
+def setting(variables: Sequence[str]) -> str | None:
+    """Return the value of the first of `variables` that is set."""
+    return next((value for name in variables if (value := os.environ.get(name, "").strip())), None)
 
 
 def _words(text: str) -> list[str]:

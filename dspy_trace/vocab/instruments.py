@@ -184,7 +184,7 @@ TOOL_DURATION: Final = _same(
     _SECONDS,
 )
 COST: Final = _same(
-    "dspy.lm.cost", "counter", "{USD}", "Cost in USD, DSPy's own figure; cache hits cost nothing", _MODEL
+    "dspy.lm.cost", "counter", "{USD}", "DSPy's own figure of the cost; cache hits cost nothing", _MODEL
 )
 CACHE_HITS: Final = _same("dspy.lm.cache_hits", "counter", "{call}", "LM calls that DSPy's cache answered", _MODEL)
 RETRIES: Final = _same("dspy.lm.retries", "counter", "{request}", "Failed requests that DSPy tried again", _MODEL)

@@ -85,10 +85,12 @@ def autolog(
         ValueError: an argument is none of the words allowed for it.
     """
     _check(tracking_uri=tracking_uri, experiment=experiment)
-    asked: dict[str, Any] = {"tracer_provider": tracer_provider, "capture_content": capture_content, "detail": detail}
-    asked |= {"conventions": conventions, "redact": redact, "propagate": propagate}
-    asked |= {"meter_provider": meter_provider, "logger_provider": logger_provider}
-    asked |= {"log_traces_from_eval": log_traces_from_eval, "log_traces_from_compile": log_traces_from_compile}
+    asked = {
+        **{"tracer_provider": tracer_provider, "meter_provider": meter_provider, "logger_provider": logger_provider},
+        **{"capture_content": capture_content, "detail": detail, "conventions": conventions, "redact": redact},
+        **{"log_traces_from_eval": log_traces_from_eval, "log_traces_from_compile": log_traces_from_compile},
+        "propagate": propagate,
+    }
     check(**asked)
     with _lock:
         if disable or not log_traces:
@@ -100,11 +102,9 @@ def autolog(
         out.uri, out.experiment, out.processor.live = tracking_uri, experiment, True
         if tracer_provider is None:
             asked["tracer_provider"] = _offer()
-        if meter_provider is None:
-            asked["_spare_meter"] = _spare_meter()
         instrumentor = DSPyInstrumentor()
         begin = instrumentor.change if instrumentor.is_instrumented_by_opentelemetry else instrumentor.instrument
-        begin(_outlet=out, **asked)
+        begin(_outlet=out, _spare_meter=None if meter_provider else _spare_meter(), **asked)
 
 
 def _stop() -> None:

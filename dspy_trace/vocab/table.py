@@ -69,7 +69,10 @@ def table() -> str:
 
 def metrics() -> str:
     """Return the table of metrics as Markdown."""
-    lines = ["| metric | newest name, if another | kind, unit | what is measured | attributes |", "|---|---|---|---|---|"]
+    lines = [
+        "| metric | newest name, if another | kind, unit | what is measured | attributes |",
+        "|---|---|---|---|---|",
+    ]
     for one in instruments.ALL:
         newest = "-" if one.latest is None else f"`{one.latest}`" if one.latest != one.name else ""
         name = "-" if one.name is None else f"`{one.name}`"

@@ -22,7 +22,7 @@ QUIET = {
     "OTEL_METRICS_EXPORTER": "none",
     "OTEL_LOGS_EXPORTER": "none",
     # Another instrumentation of DSPy is installed for the tests of neighbours; that one imports dspy.
-    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy",
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy,httpx,openai",
 }
 
 TREE = f"""

@@ -16,6 +16,8 @@ from tests.parts.measured import Logged
 from tests.parts.scripted_answers import Reply, fill
 from tests.parts.scripted_lm import ScriptedLM
 
+pytestmark = pytest.mark.filterwarnings("ignore:Passing OpenAI-style:DeprecationWarning")
+
 DETAILS = "gen_ai.client.inference.operation.details"
 RESULT = "gen_ai.evaluation.result"
 MESSAGES = ("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.tool.definitions")

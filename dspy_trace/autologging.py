@@ -13,7 +13,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import ProxyTracerProvider, TracerProvider
 
 from dspy_trace import settings as names
-from dspy_trace.export.outlet import existing, outlet
+from dspy_trace.export.outlet import Outlet, existing, outlet
 from dspy_trace.guard import attempt
 from dspy_trace.instrumentor import DSPyInstrumentor, check
 from dspy_trace.observer import SCOPE
@@ -102,9 +102,14 @@ def autolog(
         out.uri, out.experiment, out.processor.live = tracking_uri, experiment, True
         if tracer_provider is None:
             asked["tracer_provider"] = _offer()
-        instrumentor = DSPyInstrumentor()
-        begin = instrumentor.change if instrumentor.is_instrumented_by_opentelemetry else instrumentor.instrument
-        begin(_outlet=out, _spare_meter=None if meter_provider else _spare_meter(), **asked)
+        _begin(out, asked)
+
+
+def _begin(out: Outlet, asked: dict[str, Any]) -> None:
+    spare = _spare_meter() if asked["meter_provider"] is None else None
+    instrumentor = DSPyInstrumentor()
+    begin = instrumentor.change if instrumentor.is_instrumented_by_opentelemetry else instrumentor.instrument
+    begin(_outlet=out, _spare_meter=spare, **asked)
 
 
 def _stop() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Final
 
 from opentelemetry.context import Context
@@ -104,10 +103,14 @@ def _found(kind: type[facts.Fact]) -> tuple[str | None, type[Any] | None]:
     return (key, cls) if isinstance(key, str) and isinstance(cls, type) else (None, None)
 
 
-@lru_cache(maxsize=8)
+_ours_of: dict[type[Any], type[Any]] = {}
+
+
 def _ours(cls: type[Any]) -> type[Any]:
-    """Return a class of our own that passes for `cls`."""
-    return type(cls.__name__, (cls,), {})
+    """Return a class of our own that passes for `cls`, always the same."""
+    if cls not in _ours_of:
+        _ours_of[cls] = type(cls.__name__, (cls,), {})
+    return _ours_of[cls]
 
 
 class Claimed:

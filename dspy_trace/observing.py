@@ -25,6 +25,7 @@ from dspy_trace.vocab.spelling import Spelling
 
 if TYPE_CHECKING:
     from dspy_trace.events import Event
+    from dspy_trace.metrics import Watch
     from dspy_trace.neighbours import Claimed
     from dspy_trace.wrappers import Door
 
@@ -97,7 +98,9 @@ class Call:
         self._reader = reader
         self._event: Event | Claimed | None = None
         meters = observer.meters
-        self._watch = None if meters is None else meters.watch(fact, above._watch if above is not None else None)
+        self._watch: Watch | None = None
+        if meters is not None:
+            self._watch = meters.watch(fact, above._watch if above is not None else None)
         self.instance = instance
         self._attributes: Attributes | None = None
         self._beside: dict[str, Any] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import opentelemetry.metrics._internal as metrics_api
 from opentelemetry._logs import LoggerProvider, get_logger_provider
@@ -36,7 +36,8 @@ class Providers:
 
     def logger_now(self) -> LoggerProvider | None:
         """Return who takes events now, or ``None`` where nobody does."""
-        return _real(self.logger if self.logger is not None else shielded("finding loggers", get_logger_provider))
+        found = self.logger if self.logger is not None else shielded("finding loggers", get_logger_provider)
+        return _real(found)
 
 
 _NONE: Final = frozenset(
@@ -45,7 +46,10 @@ _NONE: Final = frozenset(
 """Classes that stand for there being none. Two of them have no public name to compare them by."""
 
 
-def _real(provider: Any) -> Any:
+T = TypeVar("T")
+
+
+def _real(provider: T) -> T | None:
     return None if type(provider).__name__ in _NONE else provider
 
 

@@ -23,7 +23,8 @@ from tests.parts.scripted_lm import ScriptedLM
 pytestmark = pytest.mark.filterwarnings("ignore:Passing OpenAI-style:DeprecationWarning")
 
 MODES = ["NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"]
-KNOWN = {entry.name for entry in table.entries() if not entry.is_event}
+ENTRIES = [*table.entries(), *table.entries(table.LOG_KEYS)]
+KNOWN = {entry.name for entry in ENTRIES if not entry.is_event}
 EVENTS = {entry.name: set(entry.example.replace("`", "").split(", ")) for entry in table.entries() if entry.is_event}
 
 
@@ -100,7 +101,7 @@ def test_every_attribute_and_event_is_documented(trace: Recording) -> None:
 
 
 LM_CALLS = {"chat", "text_completion", "decision"}
-CONTENT_KEYS = {entry.name for entry in table.entries() if entry.value.endswith("content")}
+CONTENT_KEYS = {entry.name for entry in ENTRIES if entry.value.endswith("content")}
 
 
 def test_content_is_what_the_table_says_it_is(trace: Recording) -> None:

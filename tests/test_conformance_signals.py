@@ -1,4 +1,4 @@
-"""Every metric and event of a program that uses everything keeps to OpenTelemetry's GenAI conventions and our tables."""
+"""Every metric and event of a program that uses everything keeps to OpenTelemetry's conventions and our tables."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Measured:
         return {
             name: [
                 (
-                    getattr(point, "count", None) if hasattr(point, "count") else point.value,
+                    point.count if hasattr(point, "count") else point.value,
                     {key: value for key, value in point.attributes.items() if not key.startswith("server.")},
                 )
                 for point in self.points(name)
@@ -54,7 +54,7 @@ class Logged:
     """A logger provider, and the events that it was told."""
 
     def __init__(self) -> None:
-        self._exporter = InMemoryLogRecordExporter()
+        self._exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # it has no annotations
         self.provider = LoggerProvider(shutdown_on_exit=False)
         self.provider.add_log_record_processor(SimpleLogRecordProcessor(self._exporter))
 

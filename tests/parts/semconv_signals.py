@@ -6,7 +6,7 @@ Source: as for spans. For each metric: kind, unit, buckets, and its attributes b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class Metric:
     """What the conventions say of a metric; without buckets it is a counter."""
 
     unit: str
-    buckets: list[float] | None
+    buckets: Sequence[float] | None
     required: set[str]
     others: set[str]
 
@@ -94,7 +94,7 @@ def wrong_metrics(metrics: Mapping[str, Any], known: Mapping[str, Metric]) -> It
         if metric.unit != said.unit:
             yield f"{name} is in {metric.unit}"
         for point in metric.data.data_points:
-            if list(getattr(point, "explicit_bounds", [])) != (said.buckets or []):
+            if list(getattr(point, "explicit_bounds", [])) != list(said.buckets or []):
                 yield f"{name} has other buckets"
             keys = set(point.attributes)
             if not said.required <= keys <= said.required | said.others:

@@ -18,14 +18,16 @@ from tests.parts.recorder import Recorder
 
 
 @pytest.fixture(autouse=True)
-def providers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def providers(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Begin without a meter provider, the application's or ours, and end what was made."""
     spare: list[MeterProvider] = []
+    monkeypatch.delenv("OTEL_METRICS_EXPORTER")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     monkeypatch.setattr(metrics_api, "_METER_PROVIDER", None)
     monkeypatch.setattr(autologging, "_spare", spare)
     yield
     for provider in spare:
-        provider.shutdown()
+        provider.shutdown(timeout_millis=100)
 
 
 def call() -> None:

@@ -6,6 +6,7 @@ A call that is watched has a :class:`Watch`; where no meter provider is set up t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from threading import Lock
 from time import perf_counter
 from typing import Any, Final
@@ -87,7 +88,8 @@ class Meters:
 
     def _put(self, instrument: Instrument, value: float, told: Attributes, context: Context | None) -> None:
         record = self._records.get(id(instrument))
-        if record is not None:
+        # One NaN, as a metric may give, would be the sum of all from then on.
+        if record is not None and isfinite(value):
             record(value, {key: told[key] for key in instrument.attributes if key in told}, context)
 
     def _inference(self, watch: Watch, fact: Any, told: Attributes) -> None:

@@ -11,10 +11,13 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import NoOpTracerProvider
 
-from dspy_trace import DSPyInstrumentor
+from dspy_trace import DSPyInstrumentor, metrics
+from dspy_trace.facts import LMCall
+from dspy_trace.metrics import Meters
 from dspy_trace.settings import STABILITY_OPT_IN
 from dspy_trace.testing import record
 from dspy_trace.vocab import instruments
+from dspy_trace.vocab.genai import GenAI
 from tests.balanced import fresh_cache
 from tests.parts.measured import Measured
 from tests.parts.scripted_answers import Reply, fill, in_turn
@@ -165,6 +168,34 @@ def test_an_evaluation(scripted_lm: ScriptedLM, measured: Measured) -> None:
     assert trace.spans == ()
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number(score: float, scripted_lm: ScriptedLM, measured: Measured) -> None:
+    """It spoils no sum."""
+    scripted_lm.answer = answer
+    devset = [dspy.Example(question=text, answer="yes").with_inputs("question") for text in ("odd", "even")]
+
+    def odd(example: Any, prediction: Any, trace: Any = None) -> Any:
+        return score if example.question == "odd" else 1.0
+
+    evaluate = dspy.Evaluate(devset=devset, metric=odd, num_threads=1)
+    with record(meter_provider=measured.provider), dspy.context(lm=scripted_lm.lm()):
+        evaluate(dspy.Predict("question -> answer"))
+    assert [point.sum for point in measured.points("dspy.evaluate.example.score")] == [1.0]
+
+
+@pytest.mark.parametrize("latest", [False, True])
+def test_the_first_chunk(latest: bool, measured: Measured) -> None:
+    """Time to the first chunk of a stream, without the error that it may have ended in."""
+    spellings = {kind: [spelling] for kind, spelling in GenAI(latest).spellings.items()}
+    call = LMCall("LM", "gpt-4o-mini", "openai", streaming=True, first_chunk=0.5)
+    Meters(measured.provider.get_meter("test"), spellings, latest).watch(call, None).stop(ValueError("cut"), None)
+    told = measured.counts()
+    name = f"gen_ai.client.{'inference' if latest else 'operation'}"
+    assert told[f"{name}.time_to_first_chunk"] == [(1, MODEL)]
+    assert measured.points(f"{name}.time_to_first_chunk")[0].sum == 0.5
+    assert told[f"{name}.duration"] == [(1, {**MODEL, "error.type": "ValueError"})]
+
+
 @pytest.mark.parametrize("way", ["not sampled", "no spans at all"])
 def test_without_spans(way: str, scripted_lm: ScriptedLM, measured: Measured) -> None:
     """Metrics count every call, whether its span is recorded or there is nobody to record it."""
@@ -220,9 +251,6 @@ def test_a_router_is_measured_once(scripted_lm: ScriptedLM, measured: Measured) 
 @pytest.mark.parametrize("latest", [False, True])
 def test_every_instrument_is_as_it_is_documented(latest: bool, measured: Measured) -> None:
     """Name, unit, description and buckets of the table reach the SDK, in either spelling."""
-    from dspy_trace.metrics import Meters
-    from dspy_trace.vocab.genai import GenAI
-
     spellings = {kind: [spelling] for kind, spelling in GenAI(latest).spellings.items()}
     meters = Meters(measured.provider.get_meter("test"), spellings, latest)
     wanted = [one for one in instruments.ALL if one.called(latest)]
@@ -239,8 +267,6 @@ def test_every_instrument_is_as_it_is_documented(latest: bool, measured: Measure
 
 def test_no_meter_provider_no_clock(scripted_lm: ScriptedLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is computed where nobody takes metrics, be the provider absent or a no-op."""
-    from dspy_trace import metrics
-
     monkeypatch.setattr(metrics, "perf_counter", lambda: pytest.fail("the clock was read"))
     for provider in (None, NoOpMeterProvider()):
         with record(meter_provider=provider):

@@ -86,6 +86,20 @@ def test_off(engine: Any, scripted_lm: ScriptedLM, monkeypatch: pytest.MonkeyPat
     assert headers(scripted_lm) == [set(), set(), set(), {"traceparent"}, set()]
 
 
+def test_silent_evaluations_stay_silent(scripted_lm: ScriptedLM) -> None:
+    """Where the calls of an evaluation are not traced, their requests tell of no trace."""
+    scripted_lm.answer = lambda body: fill(body, answer="yes")
+    devset = [dspy.Example(question="?", answer="yes").with_inputs("question")]
+    evaluate = dspy.Evaluate(devset=devset, metric=lambda *_: 1.0, num_threads=1)
+    with (
+        record(log_traces_from_eval=False) as trace,
+        dspy.context(lm=scripted_lm.lm()),
+        trace.provider.get_tracer("app").start_as_current_span("app"),
+    ):
+        evaluate(dspy.Predict("question -> answer"))
+    assert headers(scripted_lm) == [set()]
+
+
 def test_what_is_not_sampled_says_so(scripted_lm: ScriptedLM) -> None:
     """A server follows the decision, instead of starting a trace of its own."""
     with record(sampler=ALWAYS_OFF):

@@ -12,7 +12,7 @@ from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import ProxyTracerProvider, TracerProvider
 
-from dspy_trace import settings as names
+from dspy_trace import settings_metrics as names
 from dspy_trace.export.outlet import Outlet, existing, outlet
 from dspy_trace.guard import attempt
 from dspy_trace.instrumentor import DSPyInstrumentor, check

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber
@@ -21,7 +21,7 @@ class Events:
 
     Args:
         logger: takes them.
-        vocabularies: how facts are spelled.
+        vocabulary: how facts are spelled.
         capture: gives captured values; ``None`` where content is not wanted on events.
         text: gives captured text.
     """
@@ -29,13 +29,13 @@ class Events:
     def __init__(
         self,
         logger: Logger,
-        vocabularies: Sequence[Vocabulary],
+        vocabulary: Vocabulary,
         capture: Structured | None,
         text: Callable[[str], str],
     ) -> None:
         self._logger = logger
-        self._vocabularies = vocabularies
-        self._lm = [vocabulary.spellings[facts.LMCall] for vocabulary in vocabularies]
+        self._vocabulary = vocabulary
+        self._lm = vocabulary.spellings[facts.LMCall]
         self._capture = capture
         self._text = text if capture is not None else None
 
@@ -43,20 +43,18 @@ class Events:
         """Take note of what is known before a call, content as it is at this moment."""
         told: dict[str, Any] = {}
         if isinstance(fact, facts.LMCall):
-            told.update(self._lm[0].at_start(fact))
-            for spelling in self._lm:
-                told.update(spelling.at_call(fact, self._capture))
+            told.update(self._lm.at_start(fact))
+            told.update(self._lm.at_call(fact, self._capture))
         return Event(self, fact, told)
 
     def end(self, fact: facts.Fact, told: dict[str, Any], error: BaseException | None, context: Context | None) -> None:
         """Tell what became of the call."""
         failed = {} if error is None else {keys.ERROR_TYPE: type(error).__qualname__}
         if isinstance(fact, facts.LMCall):
-            for spelling in self._lm:
-                told.update(spelling.at_end(fact, self._capture))
+            told.update(self._lm.at_end(fact, self._capture))
             self._emit(log_keys.EVENT_DETAILS, {**told, **failed}, context, SeverityNumber.DEBUG)
         elif isinstance(fact, facts.ExampleRun) and (fact.score is not None or failed):
-            name, scored = self._vocabularies[0].event(facts.scored(fact), self._text)
+            name, scored = self._vocabulary.event(facts.scored(fact), self._text)
             self._emit(name, {**scored, **failed}, context, SeverityNumber.INFO)
 
     def _emit(self, name: str, told: dict[str, Any], context: Context | None, severity: SeverityNumber) -> None:

@@ -18,6 +18,7 @@ from opentelemetry.util import types
 
 from dspy_trace import settings as names
 from dspy_trace.guard import attempt, shielded
+from dspy_trace.settings_metrics import setting
 
 logger = logging.getLogger("dspy_trace")
 
@@ -108,7 +109,7 @@ def wants_otlp(exporter: str, endpoints: Sequence[str]) -> bool:
     exporters = os.environ.get(exporter, "").lower()
     if exporters.strip() and "otlp" not in (name.strip() for name in exporters.split(",")):
         return False
-    return names.setting(endpoints) is not None
+    return setting(endpoints) is not None
 
 
 def _export(provider: SDKTracerProvider) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -24,7 +24,11 @@ DETAIL = "DSPY_TRACE_DETAIL"
 """Which calls become spans. Example: ``minimal``."""
 
 CONVENTIONS = "DSPY_TRACE_CONVENTIONS"
-"""Comma-separated vocabularies that spans are written in. Example: ``genai``."""
+"""Comma-separated vocabularies that spans are written in. Example: ``genai,openinference``."""
+
+OPENINFERENCE_HIDE = "OPENINFERENCE_HIDE_"
+"""With ``INPUTS``, ``OUTPUTS`` and the like behind it: ``true`` keeps these off spans written in OpenInference's
+vocabulary, in both spellings (OpenInference). Example: ``true``."""
 
 DURABILITY = "DSPY_TRACE_DURABILITY"
 """When a finished span is in the spool: ``async`` (within 0.2 s), ``sync`` (when its call returns), ``none`` (never).
@@ -39,21 +43,6 @@ OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDP
 TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
 """Comma-separated exporters of spans; where it is set and lacks ``otlp``, nothing goes over OTLP (OpenTelemetry SDK).
 Example: ``mlflow,otlp``."""
-
-OTLP_METRICS_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
-"""The same for metrics. Example: ``http://localhost:4318``."""
-
-METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
-"""The same as the variable above for metrics. Example: ``otlp``."""
-
-METRICS_TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
-"""``delta`` sends what is new each time, ``cumulative`` (default) all (OpenTelemetry SDK). Example: ``delta``."""
-
-METRICS_HISTOGRAMS = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
-"""How histograms are kept (OpenTelemetry SDK). Example: ``base2_exponential_bucket_histogram``."""
-
-OTLP_METRICS_PROTOCOLS = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-"""How to speak to a collector of metrics (OpenTelemetry SDK). Example: ``http/protobuf``."""
 
 OTLP_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 """How to speak to it (OpenTelemetry SDK). Example: ``http/protobuf``."""
@@ -165,7 +154,10 @@ interpreters, evaluations and compiles; ``full`` adds adapters."""
 
 LATEST = "gen_ai_latest_experimental"
 
-KNOWN_CONVENTIONS = ("genai",)
+OPENINFERENCE = "openinference"
+
+KNOWN_CONVENTIONS = ("genai", OPENINFERENCE)
+"""Vocabularies. They add up: spans are written in ``genai`` in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +168,7 @@ class Settings:
     content_refused: bool = False
     detail: Detail = "standard"
     conventions: tuple[str, ...] = ("genai",)
+    hidden: frozenset[str] = frozenset()
     redact: Callable[[Any], Any] | None = None
     value_limit: int = LIMIT
     latest_semconv: bool = False
@@ -226,6 +219,7 @@ def resolve(
         content_refused=_is_refused(capture_content, environ),
         detail=_detail(detail, environ),
         conventions=_conventions(conventions, environ),
+        hidden=_hidden(environ),
         redact=redact,
         value_limit=_value_limit(environ),
         latest_semconv=LATEST in _words(environ.get(STABILITY_OPT_IN, "")),
@@ -270,12 +264,18 @@ def _detail(argument: str | None, environ: Mapping[str, str]) -> Detail:
 def _conventions(argument: Collection[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
     if argument is None:
         words = _words(environ.get(CONVENTIONS, ""))
-        return tuple(name for name in KNOWN_CONVENTIONS if name in words) or ("genai",)
+        return tuple(name for name in KNOWN_CONVENTIONS if name in words or name == "genai")
     if isinstance(argument, str) or not isinstance(argument, Collection):
         raise TypeError(f"conventions must be a collection of names such as {{'genai'}}, not {argument!r}")
     if not argument or any(name not in KNOWN_CONVENTIONS for name in argument):
         raise ValueError(f"conventions must be some of {KNOWN_CONVENTIONS}, not {list(argument)}")
-    return tuple(name for name in KNOWN_CONVENTIONS if name in argument)
+    return tuple(name for name in KNOWN_CONVENTIONS if name in argument or name == "genai")
+
+
+def _hidden(environ: Mapping[str, str]) -> frozenset[str]:
+    """Return what ``OPENINFERENCE_HIDE_*`` variables hide, by what stands behind that."""
+    hiding = (name for name, said in environ.items() if said.strip().lower() == "true")
+    return frozenset(name[len(OPENINFERENCE_HIDE) :] for name in hiding if name.startswith(OPENINFERENCE_HIDE))
 
 
 def _value_limit(environ: Mapping[str, str]) -> int:
@@ -289,11 +289,6 @@ def _value_limit(environ: Mapping[str, str]) -> int:
 def _switch(word: str | None, default: bool) -> bool:
     told = (word or "").strip().lower()
     return told in ("true", "on", "1") if told in ("true", "on", "1", "false", "off", "0") else default
-
-
-def setting(variables: Sequence[str]) -> str | None:
-    """Return the value of the first of `variables` that is set."""
-    return next((value for name in variables if (value := os.environ.get(name, "").strip())), None)
 
 
 def _words(text: str) -> list[str]:

@@ -196,6 +196,20 @@ def test_the_first_chunk(latest: bool, measured: Measured) -> None:
     assert told[f"{name}.duration"] == [(1, {**MODEL, "error.type": "ValueError"})]
 
 
+def test_a_stream(scripted_lm: ScriptedLM, measured: Measured) -> None:
+    """Its first chunk comes before its end; a call that is no stream has none."""
+    scripted_lm.answer = answer
+    predict = dspy.Predict("question -> answer")
+    listener = dspy.streaming.StreamListener(signature_field_name="answer")
+    with record(meter_provider=measured.provider), dspy.context(lm=scripted_lm.lm()):
+        predict(question="whole?")
+        list(dspy.streamify(predict, stream_listeners=[listener], async_streaming=False)(question="streamed?"))
+    (first,) = measured.points("gen_ai.client.operation.time_to_first_chunk")
+    (whole,) = measured.points("gen_ai.client.operation.duration")
+    assert (first.count, whole.count) == (1, 2)
+    assert 0 < first.sum < whole.sum
+
+
 @pytest.mark.parametrize("way", ["not sampled", "no spans at all"])
 def test_without_spans(way: str, scripted_lm: ScriptedLM, measured: Measured) -> None:
     """Metrics count every call, whether its span is recorded or there is nobody to record it."""

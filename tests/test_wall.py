@@ -23,8 +23,19 @@ WATCHED = ("dspy", "dspy_trace", "dspy_trace_flavor", "litellm", "mlflow", "open
 API_ONLY = [
     f"dspy_trace.{name}"
     for name in (
-        *("admission", "events", "instrumentor", "metrics", "observer", "observing", "patching", "settings", "signals"),
-        "wrappers",
+        *(
+            "admission",
+            "events",
+            "instrumentor",
+            "metrics",
+            "observer",
+            "observing",
+            "patching",
+            "settings",
+            "settings_metrics",
+            "signals",
+        ),
+        *("settings_metrics", "signals", "wrappers"),
     )
 ]
 A_PROGRAM = "dspy_trace.demo.program"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from dspy_trace.settings import OTLP_PROTOCOLS, setting
+from dspy_trace.settings import OTLP_PROTOCOLS
+from dspy_trace.settings_metrics import setting
 
 
 class LazyOTLPExporter(SpanExporter):

@@ -15,8 +15,8 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
-from dspy_trace import settings as names
-from dspy_trace.settings import setting
+from dspy_trace import settings_metrics as names
+from dspy_trace.settings_metrics import setting
 
 
 def provider() -> MeterProvider:

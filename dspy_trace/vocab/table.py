@@ -1,7 +1,7 @@
 """The README's tables of attributes, events and metrics: ``python -m dspy_trace.vocab.table``.
 
-Those of attributes and events are made from the docstrings of ``keys.py`` and ``log_keys.py``, that of metrics from
-``instruments.py``.
+Those of attributes and events are made from the docstrings of ``keys.py``, ``agent_keys.py`` and ``log_keys.py``, that
+of metrics from ``instruments.py``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ KEYS = Path(__file__).with_name("keys.py")
 
 LOG_KEYS = KEYS.with_name("log_keys.py")
 """Where the events of the Logs API stand, and the attributes of scores."""
+
+AGENT_KEYS = KEYS.with_name("agent_keys.py")
+"""Where those of agents and attempts stand."""
 
 _EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
 
@@ -57,7 +60,7 @@ def entries(source: Path = KEYS) -> Iterator[Entry]:
 def table() -> str:
     """Return the tables of attributes and of events as Markdown."""
     logged = list(entries(LOG_KEYS))
-    found = [*entries(), *(entry for entry in logged if not entry.is_event)]
+    found = [*entries(), *entries(AGENT_KEYS), *(entry for entry in logged if not entry.is_event)]
     lines = ["| attribute | value | example |", "|---|---|---|"]
     lines += [f"| `{entry.name}` | {entry.value} | {entry.example} |" for entry in found if not entry.is_event]
     lines += ["", "| event | what happened | attributes |", "|---|---|---|"]

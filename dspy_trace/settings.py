@@ -7,8 +7,17 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+from dspy_trace.words import ratio, switch, words
+
 CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """Content mode of OpenTelemetry's GenAI instrumentations. Example: ``SPAN_ONLY``."""
+
+EMIT_EVENT = "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT"
+"""``true`` or ``false``: whether each LM call is an event, whatever the content mode (OpenTelemetry's GenAI
+instrumentations). Example: ``true``."""
+
+PROPAGATE = "DSPY_TRACE_PROPAGATE"
+"""``off`` sends no trace context with requests to LMs. Example: ``off``."""
 
 STABILITY_OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 """Comma-separated opt-ins of OpenTelemetry. Example: ``gen_ai_latest_experimental``."""
@@ -107,8 +116,7 @@ DEMO_SETS = {"LITELLM_LOCAL_MODEL_COST_MAP": "true"}
 """What the demo tells itself, likewise: its own LM costs nothing, and DSPy would warn where there is no network."""
 
 WORKER_DEFAULTS = {"PGCONNECT_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-"""What it is told unless the program has been told otherwise: for how many seconds PostgreSQL's client tries, and how
-often MLflow's, since we try again ourselves."""
+"""What it is told unless the program has been told otherwise: how long and how often clients try."""
 
 WORKER_LACKS = (
     r"(OTEL_|COVERAGE_|COV_CORE_|PYTEST_).*|PYTHONWARNINGS|PYTHONINSPECT|PYTHONSTARTUP|PYTHONBREAKPOINT|MLFLOW_RUN_ID"
@@ -171,10 +179,11 @@ class Settings:
     compile_ratio: float = 1.0
     log_evals: bool = False
     log_compiles: bool = False
+    propagate: bool = True
+    emit_event: bool = False
 
     @property
-    def rows(self) -> tuple[Detail, bool]:
-        """What decides which methods are observed: the detail, and whether runs are logged."""
+    def observed(self) -> tuple[Detail, bool]:
         return self.detail, self.log_evals or self.log_compiles
 
     @property
@@ -185,6 +194,10 @@ class Settings:
     @property
     def content_on_spans(self) -> bool:
         return self.content in ("SPAN_ONLY", "SPAN_AND_EVENT")
+
+    @property
+    def content_on_events(self) -> bool:
+        return self.content in ("EVENT_ONLY", "SPAN_AND_EVENT")
 
 
 def resolve(
@@ -197,6 +210,7 @@ def resolve(
     log_traces_from_compile: bool | float = True,
     log_evals: bool = False,
     log_compiles: bool = False,
+    propagate: bool | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Return settings from arguments, else from the environment, else the defaults.
@@ -208,29 +222,26 @@ def resolve(
     """
     if redact is not None and not callable(redact):
         raise TypeError(f"redact must be a callable that takes and returns a value, not {type(redact).__name__}")
+    if propagate is not None and not isinstance(propagate, bool):
+        raise TypeError(f"propagate must be a bool, not {type(propagate).__name__}")
+    content = _content(capture_content, environ)
     return Settings(
-        content=_content(capture_content, environ),
+        content=content,
         content_refused=_is_refused(capture_content, environ),
         detail=_detail(detail, environ),
         conventions=_conventions(conventions, environ),
         hidden=_hidden(environ),
         redact=redact,
         value_limit=_value_limit(environ),
-        latest_semconv=LATEST in _words(environ.get(STABILITY_OPT_IN, "")),
+        latest_semconv=LATEST in words(environ.get(STABILITY_OPT_IN, "")),
         traces_from_eval=bool(log_traces_from_eval),
         traces_from_compile=bool(log_traces_from_compile),
-        compile_ratio=_ratio(log_traces_from_compile),
+        compile_ratio=ratio(log_traces_from_compile),
         log_evals=bool(log_evals),
         log_compiles=bool(log_compiles),
+        propagate=switch(environ.get(PROPAGATE), True) if propagate is None else propagate,
+        emit_event=switch(environ.get(EMIT_EVENT), content in ("EVENT_ONLY", "SPAN_AND_EVENT")),
     )
-
-
-def _ratio(argument: Any) -> float:
-    if not isinstance(argument, float):
-        return 1.0
-    if not 0.0 <= argument <= 1.0:
-        raise ValueError(f"log_traces_from_compile must be a bool or a share from 0.0 to 1.0, not {argument!r}")
-    return argument
 
 
 def _content(argument: bool | str | None, environ: Mapping[str, str]) -> Content:
@@ -266,8 +277,8 @@ def _detail(argument: str | None, environ: Mapping[str, str]) -> Detail:
 
 def _conventions(argument: Collection[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
     if argument is None:
-        words = _words(environ.get(CONVENTIONS, ""))
-        return tuple(name for name in KNOWN_CONVENTIONS if name in words or name == "genai")
+        asked = words(environ.get(CONVENTIONS, ""))
+        return tuple(name for name in KNOWN_CONVENTIONS if name in asked or name == "genai")
     if isinstance(argument, str) or not isinstance(argument, Collection):
         raise TypeError(f"conventions must be a collection of names such as {{'genai'}}, not {argument!r}")
     if not argument or any(name not in KNOWN_CONVENTIONS for name in argument):
@@ -287,7 +298,3 @@ def _value_limit(environ: Mapping[str, str]) -> int:
         if text.isdecimal() and len(text) < 20:
             return min(int(text), LIMIT)
     return LIMIT
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip().lower() for word in text.split(",") if word.strip()]

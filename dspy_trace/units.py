@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
-
-from opentelemetry.trace import Span
+from typing import TYPE_CHECKING, Final
 
 from dspy_trace import facts
 from dspy_trace.guard import shielded
 from dspy_trace.points.optimizers import Discovery
-from dspy_trace.vocab import agent_keys
 
 if TYPE_CHECKING:
-    from dspy_trace.observer import Observer
     from dspy_trace.observing import Call
 
 KINDS: Final = frozenset({facts.ExampleRun, facts.Evaluation, facts.Compilation})
@@ -28,6 +23,9 @@ ROOTS: Final = frozenset({facts.ModuleCall, facts.ExampleRun})
 COUNTED: Final = frozenset({facts.LMCall, facts.DecisionCall})
 """What adds to the sums, whether its span is recorded or not."""
 
+
+READ: Final = COUNTED | KINDS
+"""What is read to its end, whether its span is recorded or not."""
 
 _random = Random()
 """Our own: the program's, which may be seeded, is not drawn from."""
@@ -57,11 +55,9 @@ def linked(call: Call) -> None:
         shielded("linking a trace", call.run.link, context.trace_id)
 
 
-def ended(call: Call, error: BaseException | None, read: Callable[[BaseException | None], None] | None) -> None:
-    """Let the runs know of the end of a unit; `read` completes its fact, where that has not been done."""
+def ended(call: Call, error: BaseException | None) -> None:
+    """Let the runs know of the end of a unit, of which all is known by now."""
     if call.observer.runs is not None:
-        if read is not None:
-            shielded("reading a result", read, error)
         shielded("ending a run", call.observer.runs.end, call, error)
 
 
@@ -69,13 +65,3 @@ def discovered(call: Call, fact: Discovery) -> None:
     """Let the runs know of what an optimizer has found."""
     if call.observer.runs is not None:
         shielded("noting a candidate", call.observer.runs.discovered, call, fact)
-
-
-def scored(span: Span, fact: facts.ExampleRun, observer: Observer, beside: dict[str, Any] | None) -> None:
-    """Record the score of an example, and what the metric said of it, which is content."""
-    said, there = fact.explanation, observer.beside
-    told = observer.text(said) if said is not None and observer.span_capture is not None else None
-    assert fact.score is not None
-    span.add_event(*observer.vocabularies[0].event(facts.Scored(fact.metric or "metric", fact.score, told)))
-    if said is not None and beside is not None and there is not None and there.capture is not None:
-        beside[agent_keys.EVALUATION_EXPLANATION] = observer.text(said)

@@ -19,7 +19,7 @@ from dspy_trace.export.mlflow_spans import mlflow_spans
 from dspy_trace.export.mlflow_values import clean, cost, decoded, mlflow_decoded, text, usage
 from dspy_trace.export.otlp_request import otlp_request
 from dspy_trace.secrets import hide, looks_secret, scrub
-from dspy_trace.vocab import agent_keys, keys
+from dspy_trace.vocab import keys, log_keys
 from dspy_trace.vocab import mlflow_keys as mlflow
 from dspy_trace.vocab.mlflow_spelling import ERROR, Captured
 
@@ -163,7 +163,7 @@ def _ours(span: ReadableSpan, beside: dict[str, Any], failed: bool) -> tuple[dic
     for key, value in beside.items():
         if type(value) is Captured:
             attributes[key] = orjson.Fragment(str(value))
-        elif key not in _IN_EVENTS:
+        elif key not in _EXCEPTION:
             attributes[key] = _id(value) if key in _IDS else clean(value)
     if failed and mlflow.LOG_LEVEL in attributes:
         attributes[mlflow.LOG_LEVEL] = ERROR
@@ -171,8 +171,6 @@ def _ours(span: ReadableSpan, beside: dict[str, Any], failed: bool) -> tuple[dic
 
 
 _EXCEPTION: Final = frozenset({keys.EXCEPTION_TYPE, keys.EXCEPTION_MESSAGE, keys.EXCEPTION_STACKTRACE})
-_IN_EVENTS: Final = _EXCEPTION | {agent_keys.EVALUATION_EXPLANATION}
-"""What travels beside a span and belongs into one of its events."""
 
 
 def _foreign(span: ReadableSpan) -> dict[str, Any]:
@@ -232,8 +230,8 @@ def _event(name: str, timestamp: int, attributes: Mapping[str, Any] | None) -> d
 def _explained(events: list[dict[str, Any]], beside: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Put what a metric said, which travels beside the span, into the event that tells the score; return the events."""
     for event in events:
-        if event["name"] == keys.EVENT_EVALUATION and agent_keys.EVALUATION_EXPLANATION in beside:
-            event["attributes"][agent_keys.EVALUATION_EXPLANATION] = text(beside[agent_keys.EVALUATION_EXPLANATION])
+        if event["name"] == keys.EVENT_EVALUATION and log_keys.EVALUATION_EXPLANATION in beside:
+            event["attributes"][log_keys.EVALUATION_EXPLANATION] = text(beside[log_keys.EVALUATION_EXPLANATION])
     return events
 
 

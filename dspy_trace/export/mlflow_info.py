@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from dspy_trace.vocab import agent_keys, keys
+from dspy_trace.vocab import keys, log_keys
 from dspy_trace.vocab import mlflow_keys as mlflow
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class TraceFacts:
             if event["name"] == keys.EVENT_EVALUATION and keys.EVALUATION_SCORE in told:
                 name = told.get(keys.EVALUATION_NAME, "score")
                 score = {"name": name, "value": told[keys.EVALUATION_SCORE], "time": event["time"]}
-                score["rationale"] = told.get(agent_keys.EVALUATION_EXPLANATION)
+                score["rationale"] = told.get(log_keys.EVALUATION_EXPLANATION)
                 self.scores.append({**score, "source_type": "CODE", "source_id": name})
 
     def info(self, about: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from dspy_trace.facts import Compilation, Evaluation, ExampleRun, Fact, ModuleCa
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes
 from dspy_trace.scalars import number, text
+from dspy_trace.settings import LIMIT
 
 _OPTIONS = ("max_errors", "failure_score")
 
@@ -117,8 +118,10 @@ class ExampleReader:
         if isinstance(fact.output, tuple) and fact.output:
             fact.output = fact.output[0]
         fact.score = as_score(score)
-        feedback = ask(lambda: score["feedback"]) if isinstance(score, Mapping) else ask(getattr, score, "feedback")
-        fact.explanation = text(feedback, 10_000)
+        if type(score) is bool:
+            fact.label = "pass" if score else "fail"
+        elif not isinstance(score, int | float):
+            fact.explanation = text(ask(getattr, score, "feedback"), LIMIT)
 
 
 def program_in(runnable: Any) -> Any:

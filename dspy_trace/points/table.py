@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from dspy_trace.facts import Compilation, DecisionCall, LMCall, ModuleCall
-from dspy_trace.points import Call, Handover, Held, Note, Place, Spread
+from dspy_trace.facts import Compilation, DecisionCall, Embedding, LMCall, ModuleCall
+from dspy_trace.points import Call, Handover, Held, Note, Place, Send, Spread
 from dspy_trace.points.adapters import AdapterNotes, FormatReader, ParseNotes, ParseReader
 from dspy_trace.points.decisions import DecisionReader, FinishNotes
 from dspy_trace.points.evaluate import CompileReader, EvaluateReader, RewardNotes
@@ -25,6 +25,7 @@ from dspy_trace.points.modules import ModuleReader
 from dspy_trace.points.optimizers import DiscoveryNotes
 from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
 from dspy_trace.points.tools import InterpreterReader, InvokedToolReader, ToolReader
+from dspy_trace.points.transports import headed_httpx, headed_lm15
 
 _MODULE = ModuleReader()
 _LM = LMReader()
@@ -130,14 +131,29 @@ HOLDERS: Final[tuple[Held, ...]] = (
 HANDOVERS: Final[tuple[Handover, ...]] = (Handover("dspy.utils.unbatchify", "Unbatchify.__call__"),)
 """Methods that wait for a thread of DSPy's own, which no context reaches."""
 
-POINTS: Final[tuple[Place, ...]] = (*NOTES, *NOTES_BEFORE, *CALLS, *CALLS_BEFORE, *SPREADS, *HOLDERS, *HANDOVERS)
+_LM15 = "dspy._vendor.lm15.transports"
+_ASKING = (LMCall, Embedding)
+
+SENDS: Final[tuple[Send, ...]] = (
+    Send(f"{_LM15}._sync", "StdlibTransport.stream", within=_ASKING, headed=headed_lm15),
+    Send(f"{_LM15}._async", "StdlibAsyncTransport.stream", within=_ASKING, headed=headed_lm15),
+    # LiteLLM's requests, whichever of its ways they take.
+    Send("httpx", "Client.send", within=_ASKING, headed=headed_httpx),
+    Send("httpx", "AsyncClient.send", within=_ASKING, headed=headed_httpx),
+)
+"""Methods that send requests to LMs."""
+
+POINTS: Final[tuple[Place, ...]] = (
+    *(*NOTES, *NOTES_BEFORE, *CALLS, *CALLS_BEFORE),
+    *(*SPREADS, *HOLDERS, *HANDOVERS, *SENDS),
+)
 """All rows, innermost first where two stand on one method."""
 
 LEVELS: Final = ("minimal", "standard", "full")
 
 
-def rows_for(asked: tuple[str, bool], version: tuple[int, int]) -> list[Place]:
-    """Return the rows that a detail, with or without runs, and a DSPy of `version` call for."""
+def rows_for(asked: tuple[str, bool], version: tuple[int, int], sends: bool = False) -> list[Place]:
+    """Return the rows that a detail, with or without runs, and a DSPy of `version` call for, and whether it `sends`."""
     detail, runs = asked
     wanted = LEVELS[: LEVELS.index(detail) + 1]
     old = [point for point in CALLS_BEFORE if point.before is not None and version < point.before]
@@ -145,4 +161,4 @@ def rows_for(asked: tuple[str, bool], version: tuple[int, int]) -> list[Place]:
     calls = [point for point in CALLS if (point.module, point.target) not in replaced]
     others = [point for point in (*NOTES, *NOTES_BEFORE) if point.before is None or version < point.before]
     calls = [point for point in (*calls, *old) if point.detail in wanted or (runs and point.runs)]
-    return [*others, *calls, *SPREADS, *HOLDERS, *HANDOVERS]
+    return [*others, *calls, *SPREADS, *HOLDERS, *HANDOVERS, *(SENDS if sends else ())]

@@ -1,4 +1,4 @@
-"""What our spans say of how agents and attempts went, and what metrics said, with an example of each."""
+"""What our spans say of how agents and attempts went, with an example of each."""
 
 from typing import Final
 
@@ -18,6 +18,3 @@ ATTEMPT_INDEX: Final = "dspy.attempt.index"
 
 ATTEMPT_REWARD: Final = "dspy.attempt.reward"
 """What the reward function gave, if it is a number. Example: ``0.8``."""
-
-EVALUATION_EXPLANATION: Final = "gen_ai.evaluation.explanation"
-"""What the metric said of it; content. Example: ``The answer lacks a unit.``."""

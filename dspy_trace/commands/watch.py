@@ -11,7 +11,6 @@ import click
 
 from dspy_trace.commands.output import busy, explained, screen
 from dspy_trace.commands.traces import where
-from dspy_trace.vocab import run_keys as keys
 
 STEPS = ("eval_full", "eval", "eval_minibatch")
 """Series of scores, under the names that DSPy gives them."""
@@ -43,6 +42,7 @@ def _looked_up(tracking_uri: str | None, experiment: str | None) -> tuple[Any, s
     """Return MLflow's client, and the id of the newest compile."""
     from dspy_trace.export.target import target
     from dspy_trace.settings import READER_SETS
+    from dspy_trace.vocab import run_keys as keys
 
     place, credential = target(tracking_uri, experiment)
     for name, value in READER_SETS.items():

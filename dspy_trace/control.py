@@ -69,20 +69,16 @@ def stats() -> Stats:
     if not existing():
         return Stats(dropped={})
     out = existing()[0]
-    counts, delivered = out.processor.counts, out.delivery.counters
-    dropped = dict(delivered.dropped)
-    ours = {"queue full": counts.dropped, "tracking URI refused": out.nowhere, "not translated": out.untold}
-    for reason, number in ours.items():
-        if number:
-            dropped[reason] = number
+    counts, (delivered, refused) = out.processor.counted(out.accounts)
+    dropped = {**delivered.dropped, "queue full": counts.dropped, **refused}
     return Stats(
         observed=counts.observed,
-        queued=out.processor.queued(),
+        queued=counts.queued,
         spooled=delivered.waiting,
         delivered=delivered.delivered,
         dead=delivered.dead,
         filtered=counts.filtered,
-        dropped=dropped,
+        dropped={reason: number for reason, number in dropped.items() if number},
         retried=delivered.retried,
     )
 

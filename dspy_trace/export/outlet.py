@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, TracerProvider, get_current_span
 
 from dspy_trace import settings as names
-from dspy_trace.export.items import Batch
+from dspy_trace.export.items import Batch, Counters
 from dspy_trace.export.mlflow import row
 from dspy_trace.export.mlflow_info import TraceFacts
 from dspy_trace.export.processor import Limits, SpoolProcessor
@@ -181,6 +181,11 @@ class Outlet:
         self.processor.write_out()
         self.delivery.feedback(where, f"{mlflow_id:032x}" if mlflow_id else trace_id, orjson.dumps(told))
 
+    def accounts(self) -> tuple[Counters, dict[str, int]]:
+        """Return what has become of the spans that were handed on: put into the spool, or dropped before."""
+        told = shielded("counting", lambda: self.delivery.counters) or Counters()
+        return told, {"tracking URI refused": self.nowhere, "not translated": self.untold}
+
     def flush(self, timeout: float) -> bool:
         """Write out and deliver; return whether nothing waits any more."""
         self.processor.write_out()
@@ -200,7 +205,8 @@ class Outlet:
             Finalize(None, self._at_exit, exitpriority=-1_000)
 
     def forked(self) -> None:
-        """Have a child of multiprocessing's see to its end itself: it forgets all finalizers when it begins."""
+        """Begin anew in a child process, and have one of multiprocessing's, which forgets all finalizers, end well."""
+        self.nowhere = self.untold = 0
         util: Any = sys.modules.get("multiprocessing.util")
         if util is not None:
             util.register_after_fork(self, Outlet._at_exit_of_child)

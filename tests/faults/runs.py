@@ -21,7 +21,7 @@ from dspy_trace.export.spool import Spool
 from tests.delivery import delivering
 from tests.faults.load import Spec
 from tests.parts.mlflow_server import ROOT, environment
-from tests.parts.project import share
+from tests.parts.project import commands, share
 
 Key = tuple[str, str]
 """Trace and span id."""
@@ -37,6 +37,7 @@ class Row:
     lost: int
     stall: float | None
     exit: float | None
+    cpu: float | None = None
     note: str = ""
 
 
@@ -48,13 +49,14 @@ class Board:
 
     def lines(self) -> list[str]:
         """Return the table."""
-        head = ("fault", "observed", "delivered", "lost", "longest stall of the program", "exit time")
+        head = ("fault", "observed", "delivered", "lost", "longest stall of the program", "exit time", "the same by CPU")
         table = [head]
         for row in self.rows:
             stall = "-" if row.stall is None else f"{row.stall:.2f} ms"
             ends = "-" if row.exit is None else f"{row.exit:.2f} s"
+            cpu = "-" if row.cpu is None else f"{row.cpu:.2f} ms"
             name = f"{row.fault} ({row.note})" if row.note else row.fault
-            table.append((name, str(row.observed), str(row.delivered), str(row.lost), stall, ends))
+            table.append((name, str(row.observed), str(row.delivered), str(row.lost), stall, ends, cpu))
         widths = [max(len(line[column]) for line in table) for column in range(len(head))]
         return [
             " | ".join(
@@ -141,6 +143,14 @@ class Program:
         ends = now - max(report["ends"] for report in reports) if reports else None
         return Ran(status, stderr, ends, reports, ended)
 
+    def workers(self) -> list[int]:
+        """Return the worker processes that serve the spool."""
+        return [
+            pid
+            for pid, command in commands()
+            if "dspy_trace.export.worker" in command and str(self.home / "spool") in command
+        ]
+
     def deliver_rest(self, timeout: float = 60.0) -> Spool:
         """Deliver what the program has left, as the next one would, and return the spool."""
         environ = {**os.environ, **self.environ}
@@ -166,43 +176,37 @@ class Audit:
         ran: Ran,
         stored: Callable[[], Set[Key]],
         *,
-        exits: bool = True,
+        in_memory: bool = False,
         note: str = "",
     ) -> set[Key]:
-        """Deliver the rest, and check that all that was observed has become something; return what is lost."""
+        """Deliver the rest, and check that all that was observed has become something; return what is lost.
+
+        Args:
+            fault: what has happened.
+            program: what has run.
+            ran: what became of it.
+            stored: gives what the server has.
+            in_memory: accounts were kept in memory, and have ended with the program.
+            note: to print beside the fault.
+        """
         spool = program.deliver_rest()
         accounts, got = records.accounts(spool), stored()
-        dead = {
-            (row["trace_id"], row["span_id"])
-            for letter in records.dead_letters(spool)
-            for row in orjson.loads(letter.payload)
-        }
-        dropped = sum(n for name, n in accounts.items() if name.startswith("dropped"))
-        lost = ran.ended - got - dead
-        missing = len(lost) - dropped - ran.queue_dropped if ran.reports else len(lost)
-        row = Row(
-            fault,
-            ran.total("observed") or len(ran.ended),
-            accounts.get("delivered", 0),
-            missing,
-            ran.stall(),
-            ran.exit,
-            note,
-        )
-        self.board.rows.append(row)
-        assert got <= ran.ended or not ran.reports, "what was stored has never been"
+        letters = [row for letter in records.dead_letters(spool) for row in orjson.loads(letter.payload)]
+        lost = ran.ended - got - {(row["trace_id"], row["span_id"]) for row in letters}
+        dropped = sum(n for name, n in accounts.items() if name.startswith("dropped")) + ran.queue_dropped
+        delivered = len(got & ran.ended) if in_memory else accounts.get("delivered", 0)
+        observed = ran.total("observed") or len(ran.ended)
+        missing = max(len(lost) - dropped, 0)
+        stalls = ran.stall(), ran.exit, ran.stall("cpu longest")
+        self.board.rows.append(Row(fault, observed, delivered, missing, *stalls, note))
         if ran.reports:
             assert ran.status == 0, ran.stderr
-            became = accounts.get("delivered", 0) + accounts.get("dead", 0) + dropped
-            assert ran.total("observed") == became + ran.queue_dropped + ran.total("filtered"), (accounts, ran.reports)
-            assert missing == 0
-            for told in (told for report in ran.reports for told in (report["early"], report["stats"])):
-                parts = [told[name] for name in ("queued", "spooled", "delivered", "dead", "filtered")]
-                assert told["observed"] == sum(parts) + sum(told["dropped"].values()), told
             assert "Traceback" not in ran.stderr
-        if exits and ran.exit is not None:
-            assert ran.exit < 5.0 + share(), f"the end of the program took {ran.exit:.1f} s"
-        self._check_stalls(ran)
+            assert got <= ran.ended, "what was stored has never been"
+            assert missing == 0
+            became = delivered + accounts.get("dead", 0) + dropped + ran.total("filtered")
+            assert observed == became, (accounts, ran.reports)
+            self._check_program(ran)
         return lost
 
     def fold(self, fault: str, lines: int) -> None:
@@ -213,8 +217,16 @@ class Audit:
         ]
         self.board.rows.append(Row(f"{fault}, {lines} times", *sums, None, None))
 
-    def _check_stalls(self, ran: Ran) -> None:
-        """On a quiet machine 1 ms and 10 ms; on a busy one by the processor time of these threads, with room."""
-        if ran.reports:
-            assert (ran.stall("cpu 99.9") or 0) < 1.0 * share() + 1.0, ran.reports
-            assert (ran.stall("cpu longest") or 0) < 10.0 * share(), ran.reports
+    def _check_program(self, ran: Ran) -> None:
+        """Accounts add up at any moment; on a quiet machine stalls are under 1 ms and 10 ms, and the exit under 5 s.
+
+        On a busy one the processor time of these threads counts, with room: the clock counts what others do.
+        """
+        for told in (told for report in ran.reports for told in (report["early"], report["stats"])):
+            parts = [told[name] for name in ("queued", "spooled", "delivered", "dead", "filtered")]
+            assert told["observed"] == sum(parts) + sum(told["dropped"].values()), told
+        assert (ran.stall("cpu 99.9") or 0) < 1.0 + share(), ran.reports
+        assert (ran.stall("cpu longest") or 0) < 10.0 * share(), ran.reports
+        if len(ran.reports) == 1:
+            assert ran.exit is not None
+            assert ran.exit < 4.0 + share(), f"the end of the program took {ran.exit:.1f} s"

@@ -49,7 +49,8 @@ class Board:
 
     def lines(self) -> list[str]:
         """Return the table."""
-        head = ("fault", "observed", "delivered", "lost", "longest stall of the program", "exit time", "the same by CPU")
+        counts = ("observed", "delivered", "lost")
+        head = ("fault", *counts, "longest stall of the program", "exit time", "the stall by CPU")
         table = [head]
         for row in self.rows:
             stall = "-" if row.stall is None else f"{row.stall:.2f} ms"

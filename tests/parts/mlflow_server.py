@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +129,7 @@ def mlflow_server(made_database: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @contextmanager
-def serving(folder: Path, store: str) -> Iterator[MlflowServer]:
+def serving(folder: Path, store: str) -> Generator[MlflowServer]:
     """Give ``mlflow server`` on a store, with its artifacts in a folder."""
     port = free_port()
     with (folder / "log").open("w+b") as log:

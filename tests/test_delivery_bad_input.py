@@ -135,6 +135,30 @@ def test_a_spool_of_another_user_is_left_alone(
     assert any("belongs to another user" in warning for warning in warnings(caplog))
 
 
+@pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])
+def test_a_spool_that_is_cut_off_is_saved_as_far_as_it_goes(
+    scripted_mlflow: ScriptedMlflow, tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: float
+) -> None:
+    """It is put aside and said; what can still be read of it is delivered, and the new spool works."""
+    target = Target(scripted_mlflow.url)
+    with delivering(environment(tmp_path)) as delivery:
+        put = [trace(target, text="x" * 2_000) for _ in range(100)]
+        for one in put:
+            delivery.file().put([one], "999999999-x")
+    file = spool_file(tmp_path / "spool")
+    with file.open("r+b") as opened:
+        opened.truncate(int(file.stat().st_size * kept) // 4096 * 4096)
+    with delivering(environment(tmp_path)) as delivery:
+        saved = records.waiting(delivery.file()).spans
+        assert 0 < saved < 300
+        delivery.put([more := trace(target)])
+        assert delivery.deliver_all(10)
+    (warning,) = [text for text in warnings(caplog) if "broken" in text]
+    assert f"{saved} spans" in warning
+    assert spans_of(more) < set(scripted_mlflow.spans) <= spans_of(*put, more)
+    assert len(scripted_mlflow.spans) == saved + 3
+
+
 LEAVE = """
 import os, sys
 from dspy_trace.export.sender import Delivery

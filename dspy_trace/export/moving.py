@@ -6,6 +6,7 @@ from typing import Literal
 
 from dspy_trace.export import records
 from dspy_trace.export.spool import Spool
+from dspy_trace.export.target import Target
 
 
 def move(source: Spool, into: Spool, owner: str, kind: Literal["http", "database"] | None = None) -> None:
@@ -17,10 +18,15 @@ def move(source: Spool, into: Spool, owner: str, kind: Literal["http", "database
                 for one in {batch.owner for batch in batches}:
                     into.put([batch for batch in batches if batch.owner == one], one, locked)
                 source.forget(batches)
-            for followup in source.followups(number, target, owner, 1_000_000):
-                into.put_followup(
-                    target, followup.trace_id, followup.kind, followup.payload, followup.owner, bool(locked)
-                )
-                source.followed(followup)
+            _move_followups(source, into, number, target, sealed)
     if kind is None:
         records.close_accounts(source, into, owner)
+
+
+def _move_followups(source: Spool, into: Spool, number: int, target: Target, sealed: bool) -> None:
+    """Move all that follows traces of a target, whether it is due or not."""
+    found = source.read("SELECT id, trace_id, kind, payload, owner FROM followups WHERE target = ?", number)
+    for _, trace_id, kind, payload, owner in found:
+        into.put_followup(target, trace_id, kind, payload, owner, sealed)
+    with source.writing() as db:
+        db.executemany("DELETE FROM followups WHERE id = ?", [(row[0],) for row in found])

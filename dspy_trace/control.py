@@ -51,7 +51,9 @@ class Stats:
         dead: refused by it for good, and kept as dead letters.
         filtered: of traces that hold no DSPy call.
         dropped: given up, by reason.
-        retried: requests that were tried again.
+        retried: sent in vain and sent again; over HTTP.
+        bytes: payload that waits in the spool.
+        age: seconds that the oldest of it has waited.
     """
 
     observed: int = 0
@@ -62,6 +64,8 @@ class Stats:
     filtered: int = 0
     dropped: Mapping[str, int] | None = None
     retried: int = 0
+    bytes: int = 0
+    age: float = 0.0
 
 
 def stats() -> Stats:
@@ -80,6 +84,8 @@ def stats() -> Stats:
         filtered=counts.filtered,
         dropped={reason: number for reason, number in dropped.items() if number},
         retried=delivered.retried,
+        bytes=delivered.bytes,
+        age=delivered.age,
     )
 
 

@@ -26,6 +26,7 @@ from dspy_trace.export.items import Batch, Counters
 from dspy_trace.export.mlflow import row
 from dspy_trace.export.mlflow_info import TraceFacts
 from dspy_trace.export.processor import Limits, SpoolProcessor
+from dspy_trace.export.self_metrics import tell_metrics
 from dspy_trace.export.sender import Delivery
 from dspy_trace.export.source import source
 from dspy_trace.export.target import BadTarget, Credential, Target, target
@@ -66,6 +67,7 @@ class Outlet:
         """Spans whose tracking URI is one that traces cannot be kept in."""
         self.untold = 0
         """Spans that could not be translated."""
+        shielded("offering metrics", tell_metrics, self)
         atexit.register(self._at_exit)
         self._child: int | None = None
         """Process of multiprocessing's that has been told to deliver when it ends."""

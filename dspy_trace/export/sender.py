@@ -204,15 +204,16 @@ class Delivery:
     def counters(self) -> Counters:
         """What has become of what was put."""
         names: Counter[str] = Counter()
-        waiting = 0
+        waiting = Waiting()
         with self._lock:
             for spool in self.spools():
                 with spool.reading():
                     names.update(records.accounts(spool, self.owner))
-                    waiting += records.waiting(spool, owner=self.owner).spans
+                    waiting += records.waiting(spool, owner=self.owner)
         dropped = {name.partition(": ")[2]: n for name, n in names.items() if name.startswith("dropped: ") and n}
         retried = sum(drain.retried for drain in tuple(self.drains.values()))
-        return Counters(names["delivered"], waiting, names["dead"], dropped, retried)
+        figures = names["delivered"], waiting.spans, names["dead"], dropped, retried
+        return Counters(*figures, waiting.bytes, waiting.oldest_age)
 
     def hurry(self, deadline: float) -> None:
         """Deliver at once what is being held back or put off."""

@@ -22,7 +22,7 @@ def collected(reader: InMemoryMetricReader) -> dict[tuple[str, str], float]:
     data: Any = reader.get_metrics_data()
     metrics = [metric for told in data.resource_metrics for scope in told.scope_metrics for metric in scope.metrics]
     return {
-        (metric.name, *[str(value) for value in point.attributes.values()][:1] or [""]): point.value
+        (metric.name, "".join(map(str, point.attributes.values()))): point.value
         for metric in metrics
         for point in metric.data.data_points
     }

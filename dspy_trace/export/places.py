@@ -15,7 +15,6 @@ from pathlib import Path
 from time import time
 
 from dspy_trace import settings as names
-from dspy_trace.export import records
 from dspy_trace.export.salvage import salvage
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.spoolfile import Unusable
@@ -86,20 +85,6 @@ def memory_spool() -> Spool:
     spool = Spool(None, MEMORY_BYTES)
     spool.open()
     return spool
-
-
-def say_older(spool: Spool) -> None:
-    """Say what earlier programs have left, in one line."""
-    left = records.waiting(spool)
-    if left and left.oldest_age > 300:
-        known = records.problems(spool)
-        uris = ", ".join(sorted({one.uri for one in known})) or "their targets"
-        logger.warning(
-            "dspy-trace: %d spans of earlier programs wait for %s%s. `dspy-trace flush` delivers them.",
-            left.spans,
-            uris,
-            f" ({known[0].message})" if known else "",
-        )
 
 
 def _places(folder: Path | None, environ: Mapping[str, str]) -> Iterator[Path]:

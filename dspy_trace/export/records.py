@@ -7,7 +7,7 @@ from time import time
 
 from dspy_trace.export.items import Waiting
 from dspy_trace.export.owners import has_ended
-from dspy_trace.export.spool import Spool, count, target_id
+from dspy_trace.export.spool import Spool, count, number_of
 from dspy_trace.export.target import Target
 
 
@@ -121,7 +121,7 @@ def close_accounts(source: Spool, into: Spool, owner: str) -> None:
         for name, n in told.items():
             count(db, owner, name, n)
         for uri, ident, name, sealed, *rest in dead:
-            number = target_id(db, Target(uri, ident or None, name or None), bool(sealed))
+            number = number_of(db, Target(uri, ident or None, name or None), bool(sealed))
             db.execute(_DEAD, (number, *rest))
     with source.writing() as db:
         for table in ("accounts", "dead"):

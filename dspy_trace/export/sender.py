@@ -17,10 +17,10 @@ from dspy_trace.export import records
 from dspy_trace.export.drain import Drain
 from dspy_trace.export.items import Batch, Counters, Waiting
 from dspy_trace.export.launch import Launcher
-from dspy_trace.export.moving import move
+from dspy_trace.export.leftovers import move, say_older
 from dspy_trace.export.outcomes import Undelivered
 from dspy_trace.export.owners import new_owner
-from dspy_trace.export.places import memory_spool, open_spool, say_older
+from dspy_trace.export.places import memory_spool, open_spool
 from dspy_trace.export.runner import Runner, Steps, started
 from dspy_trace.export.sinks import HttpSink
 from dspy_trace.export.spool import Spool

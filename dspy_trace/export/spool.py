@@ -48,7 +48,7 @@ class Spool(SpoolFile):
         now = time()
         with self.writing() as db:
             for batch in batches:
-                target = target_id(db, batch.target, batch.target in sealed)
+                target = number_of(db, batch.target, batch.target in sealed)
                 # The worker takes what goes to a database; nobody holds it before.
                 until = now + FIRST_HOLD if batch.target.kind == "http" else 0.0
                 fields = (target, batch.trace_id, owner, owner, until, now, batch.spans, len(batch.payload))
@@ -58,7 +58,7 @@ class Spool(SpoolFile):
     def put_followup(self, target: Target, trace_id: str, kind: Kind, payload: bytes, owner: str, sealed: bool) -> None:
         """Write what follows a trace."""
         with self.writing() as db:
-            _follow(db, target_id(db, target, sealed), trace_id, kind, payload, owner)
+            _follow(db, number_of(db, target, sealed), trace_id, kind, payload, owner)
 
     def targets(self, uri: str | None = None) -> list[tuple[int, Target, bool, str]]:
         """Return the targets known: id, target, whether a credential opens it, and the folder of the program."""
@@ -199,8 +199,8 @@ _FOLLOWUPS = """SELECT id, trace_id, kind, payload, owner, created, tries FROM f
     AND NOT EXISTS (SELECT 1 FROM batches AS b WHERE b.trace_id = f.trace_id) ORDER BY id LIMIT ?"""
 
 
-def target_id(db: sqlite3.Connection, target: Target, sealed: bool) -> int:
-    """Return the id of a target in the spool, which is put there if it is new."""
+def number_of(db: sqlite3.Connection, target: Target, sealed: bool) -> int:
+    """Return the number of a target, which is noted if it is new."""
     names = (target.uri, target.experiment_id or "", target.experiment_name or "")
     where = "uri = ? AND experiment_id = ? AND experiment_name = ?"
     found = db.execute(f"SELECT id, sealed FROM targets WHERE {where}", names).fetchone()

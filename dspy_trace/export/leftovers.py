@@ -1,12 +1,15 @@
-"""From one spool into another: what had to wait in memory, or in a file that has lost its name."""
+"""What is found in a spool that others have left, and what has to go from one spool into another."""
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 from dspy_trace.export import records
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target
+
+logger = logging.getLogger("dspy_trace")
 
 
 def move(source: Spool, into: Spool, owner: str, kind: Literal["http", "database"] | None = None) -> None:
@@ -30,3 +33,17 @@ def _move_followups(source: Spool, into: Spool, number: int, target: Target, sea
         into.put_followup(target, trace_id, kind, payload, owner, sealed)
     with source.writing() as db:
         db.executemany("DELETE FROM followups WHERE id = ?", [(row[0],) for row in found])
+
+
+def say_older(spool: Spool) -> None:
+    """Say what earlier programs have left, in one line."""
+    left = records.waiting(spool)
+    if left and left.oldest_age > 300:
+        known = records.problems(spool)
+        uris = ", ".join(sorted({one.uri for one in known})) or "their targets"
+        logger.warning(
+            "dspy-trace: %d spans of earlier programs wait for %s%s. `dspy-trace flush` delivers them.",
+            left.spans,
+            uris,
+            f" ({known[0].message})" if known else "",
+        )

@@ -19,7 +19,7 @@ from dspy_trace.export.search import Search
 from dspy_trace.export.sinks import Row, Sink
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target
-from dspy_trace.guard import ask
+from dspy_trace.guard import ask, shielded
 
 logger = logging.getLogger("dspy_trace")
 
@@ -117,7 +117,7 @@ class Drain:
     def let_go(self) -> None:
         """Close the connection, and let others take what is held."""
         for spool in self._spools():
-            spool.release(self.holder)
+            shielded("closing the spool", spool.release, self.holder)
         self._sink.close()
 
     def _round(self) -> float | None:

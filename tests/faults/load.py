@@ -6,6 +6,7 @@ No DSPy, so that it starts quickly: spans are marked as ours the way the observe
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -57,22 +58,37 @@ class Spec:
 
 
 class Stalls:
-    """How long our code keeps the program's threads: by the clock, and by their processor time."""
+    """How long our code keeps the program's threads: by the clock, and by their processor time.
+
+    Less what the interpreter's garbage collector takes, which runs on whatever thread asks for memory next.
+    """
 
     def __init__(self) -> None:
         self.clock: list[float] = []
         self.cpu: list[float] = []
+        self._collector = threading.local()
+        gc.callbacks.append(self._collecting)
+
+    def _collecting(self, phase: str, info: object) -> None:
+        spent = getattr(self._collector, "spent", (0.0, 0.0))
+        sign = -1 if phase == "start" else 1
+        self._collector.spent = spent[0] + sign * thread_time(), spent[1] + sign * perf_counter()
+
+    def _now(self) -> tuple[float, float]:
+        cpu, clock = getattr(self._collector, "spent", (0.0, 0.0))
+        return thread_time() - cpu, perf_counter() - clock
 
     def timed(self, function: Any) -> Any:
         """Return `function`, measured."""
 
         def measured(*arguments: Any, **named: Any) -> Any:
-            cpu, begun = thread_time(), perf_counter()
+            cpu, begun = self._now()
             try:
                 return function(*arguments, **named)
             finally:
-                self.clock.append(perf_counter() - begun)
-                self.cpu.append(thread_time() - cpu)
+                cpu_now, now = self._now()
+                self.clock.append(now - begun)
+                self.cpu.append(cpu_now - cpu)
 
         return measured
 

@@ -160,7 +160,10 @@ async def app(scope, receive, send):
 
 @pytest.mark.integration
 def test_a_service_that_is_reloaded(tmp_path: Path) -> None:
-    """As `uvicorn --reload` does when its source changes: what the old process recorded is kept, its last call too."""
+    """As `uvicorn --reload` does when its source changes: what both processes have recorded is kept, each its own.
+
+    They die of the SIGTERM that uvicorn raises once more, so that it is what was handed over an interval before.
+    """
     port, source = free_port(), tmp_path / "service.py"
     source.write_text(BEGIN + SERVICE.format(version=1))
     command = [sys.executable, "-m", "uvicorn", "service:app", "--reload", "--lifespan", "off", "--port", str(port)]
@@ -179,8 +182,10 @@ def test_a_service_that_is_reloaded(tmp_path: Path) -> None:
 
     try:
         eventually(lambda: answer() == b"1", 60)
+        eventually(lambda: "request of version 1" in kept(tmp_path))
         source.write_text(BEGIN + SERVICE.format(version=2))
         eventually(lambda: answer() == b"2", 60)
+        eventually(lambda: "request of version 2" in kept(tmp_path))
     finally:
         end(process)
     names = kept(tmp_path)

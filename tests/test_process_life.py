@@ -67,6 +67,8 @@ def kept(folder: Path) -> list[str]:
     if not path.exists():
         return []
     with closing(sqlite3.connect(path)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'batches'").fetchone():
+            return []  # it is being made
         payloads = db.execute("SELECT payload FROM batches ORDER BY id").fetchall()
     return sorted(row["name"] for (payload,) in payloads for row in orjson.loads(payload))
 

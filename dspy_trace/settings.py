@@ -10,6 +10,13 @@ from typing import Any, Literal, cast, get_args
 CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """Content mode of OpenTelemetry's GenAI instrumentations. Example: ``SPAN_ONLY``."""
 
+EMIT_EVENT = "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT"
+"""``true`` or ``false``: whether each LM call is an event, whatever the content mode (OpenTelemetry's GenAI
+instrumentations). Example: ``true``."""
+
+PROPAGATE = "DSPY_TRACE_PROPAGATE"
+"""``off`` sends no trace context with requests to LMs. Example: ``off``."""
+
 STABILITY_OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 """Comma-separated opt-ins of OpenTelemetry. Example: ``gen_ai_latest_experimental``."""
 
@@ -167,6 +174,8 @@ class Settings:
     latest_semconv: bool = False
     traces_from_eval: bool = True
     traces_from_compile: bool = True
+    propagate: bool = True
+    emit_event: bool = False
 
     @property
     def content_for_mlflow(self) -> bool:
@@ -177,6 +186,10 @@ class Settings:
     def content_on_spans(self) -> bool:
         return self.content in ("SPAN_ONLY", "SPAN_AND_EVENT")
 
+    @property
+    def content_on_events(self) -> bool:
+        return self.content in ("EVENT_ONLY", "SPAN_AND_EVENT")
+
 
 def resolve(
     *,
@@ -186,6 +199,7 @@ def resolve(
     redact: Callable[[Any], Any] | None = None,
     log_traces_from_eval: bool = True,
     log_traces_from_compile: bool = True,
+    propagate: bool | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Return settings from arguments, else from the environment, else the defaults.
@@ -197,8 +211,11 @@ def resolve(
     """
     if redact is not None and not callable(redact):
         raise TypeError(f"redact must be a callable that takes and returns a value, not {type(redact).__name__}")
+    if propagate is not None and not isinstance(propagate, bool):
+        raise TypeError(f"propagate must be a bool, not {type(propagate).__name__}")
+    content = _content(capture_content, environ)
     return Settings(
-        content=_content(capture_content, environ),
+        content=content,
         content_refused=_is_refused(capture_content, environ),
         detail=_detail(detail, environ),
         conventions=_conventions(conventions, environ),
@@ -208,6 +225,8 @@ def resolve(
         latest_semconv=LATEST in _words(environ.get(STABILITY_OPT_IN, "")),
         traces_from_eval=bool(log_traces_from_eval),
         traces_from_compile=bool(log_traces_from_compile),
+        propagate=_switch(environ.get(PROPAGATE), True) if propagate is None else propagate,
+        emit_event=_switch(environ.get(EMIT_EVENT), content in ("EVENT_ONLY", "SPAN_AND_EVENT")),
     )
 
 
@@ -265,6 +284,11 @@ def _value_limit(environ: Mapping[str, str]) -> int:
         if text.isdecimal() and len(text) < 20:
             return min(int(text), LIMIT)
     return LIMIT
+
+
+def _switch(word: str | None, default: bool) -> bool:
+    told = (word or "").strip().lower()
+    return told in ("true", "on", "1") if told in ("true", "on", "1", "false", "off", "0") else default
 
 
 def _words(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from opentelemetry.context import Context, attach, get_current, set_value
 
 from dspy_trace import context as place
 from dspy_trace.facts import Session
+from dspy_trace.secrets import scrub
 
 _CONVERSATIONS = "opentelemetry.util.genai._conversation_context"
 """Where ``opentelemetry-util-genai`` has its key: a private name, and never imported by us."""
@@ -69,8 +70,8 @@ def session(
     made = Session(
         session_id=session_id if session_id is not None else outer.session_id,
         user_id=user_id if user_id is not None else outer.user_id,
-        tags={**outer.tags, **{str(name): str(value) for name, value in (tags or {}).items()}},
-        metadata={**outer.metadata, **(metadata or {})},
+        tags={**outer.tags, **scrub({str(name): str(value) for name, value in (tags or {}).items()})},
+        metadata={**outer.metadata, **scrub(dict(metadata or {}))},
     )
     context = set_value(place.SESSION, made, current)
     if session_id is not None and (key := _conversation_key()) is not None:

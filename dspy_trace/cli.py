@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from dspy_trace.commands.dead_letters import dead_letters
 from dspy_trace.commands.demo import demo
 from dspy_trace.commands.flush import flush
+from dspy_trace.commands.stats import stats
 from dspy_trace.commands.traces import ls, show
 from dspy_trace.commands.watch import watch
 
@@ -32,7 +34,7 @@ def main() -> None:
     """Tracing for DSPy programs."""
 
 
-for command in (demo, flush, ls, show, watch):
+for command in (dead_letters, demo, flush, ls, show, stats, watch):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from dspy_trace.guard import ask
 if TYPE_CHECKING:
     from dspy_trace.export.sender import Delivery
 
-HTTP = 5.0
-"""Seconds to wait for servers: what is not there by then is delivered by the next program."""
+HTTP = 4.5
+"""Seconds to wait for servers, so that the whole end takes less than five. What is not there by then is delivered by
+the next program."""
 
 CONTAINER = 30.0
 """Seconds to wait for databases in a container, where the worker process would die with the program. Elsewhere it

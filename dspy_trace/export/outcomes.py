@@ -78,3 +78,14 @@ def outcome(status: int, words: str, retry_after: float | None = None) -> Undeli
         return Refused(words)
     cause = {401: "unauthorized", 403: "forbidden", 404: "missing"}.get(status, "unsuitable")
     return Unwelcome(words, cause)
+
+
+def said(uri: str, error: Undelivered) -> str:
+    """Return what a person is told of something that was not delivered."""
+    forms = {
+        "dead": "%s refuses %s. %s",
+        "spool": "the %s cannot be written: %s. %s",
+        "no runs": "evaluations and compiles are not logged as runs in %s: %s. %s",
+    }
+    form = forms.get(error.cause, "traces for %s are not delivered: %s. %s")
+    return (form % (uri, error.words.rstrip("."), error.remedy)).rstrip()

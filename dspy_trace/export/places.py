@@ -15,6 +15,7 @@ from pathlib import Path
 from time import time
 
 from dspy_trace import settings as names
+from dspy_trace.export.salvage import salvage
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.spoolfile import Unusable
 
@@ -123,14 +124,15 @@ def _opened(path: Path, environ: Mapping[str, str]) -> Spool:
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        spool.open()
         logger.warning(
-            "dspy-trace: the spool %s is broken (%s). It was put aside as %s and a new one begun; "
-            "what waited in it has not been delivered.",
+            "dspy-trace: the spool %s is broken (%s). It was put aside as %s and a new one begun. %d spans that waited "
+            "in it could be read and wait on; what could not has not been delivered.",
             path,
             error,
             aside.name,
+            salvage(aside, spool),
         )
-        spool.open()
     return spool
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import sqlite3
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from time import monotonic
@@ -18,7 +18,8 @@ from dspy_trace.export.drain import Drain
 from dspy_trace.export.items import Batch, Counters, Waiting
 from dspy_trace.export.launch import Launcher
 from dspy_trace.export.leftovers import move, say_older
-from dspy_trace.export.outcomes import Undelivered
+from dspy_trace.export.outcomes import Undelivered, said
+from dspy_trace.export.owners import new_owner
 from dspy_trace.export.places import memory_spool, open_spool
 from dspy_trace.export.runner import Runner, Steps, started
 from dspy_trace.export.sinks import HttpSink
@@ -28,6 +29,10 @@ from dspy_trace.export.target import Credential, Target
 from dspy_trace.guard import shielded
 
 logger = logging.getLogger("dspy_trace")
+
+
+GRACE = 0.2
+"""Seconds that a thread of ours gets for what it is doing when there is no time left."""
 
 
 class Delivery:
@@ -57,7 +62,7 @@ class Delivery:
         _deliveries.add(self)
 
     def _begin(self) -> None:
-        self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.owner = new_owner()
         self.drains: dict[str, Drain] = {}
         self.launcher: Launcher | None = None
         self.progress = threading.Event()
@@ -72,12 +77,9 @@ class Delivery:
         shielded("writing to the spool", self._put, batches)
 
     def feedback(self, target: Target, trace_id: str, payload: bytes) -> None:
-        """Take feedback on a trace, which is delivered after the trace.
+        """Take feedback on a trace, by MLflow's id of it in 32 hexadecimal digits; it is delivered after the trace.
 
-        Args:
-            target: where the trace goes.
-            trace_id: MLflow's trace, 32 hexadecimal digits.
-            payload: JSON object of what :func:`dspy_trace.export.mlflow_info.assessment` takes or returns.
+        The payload is JSON of what :func:`dspy_trace.export.mlflow_info.assessment` takes or returns.
         """
         shielded("writing to the spool", self._feedback, target, trace_id, payload)
 
@@ -117,6 +119,7 @@ class Delivery:
                 self._file = open_spool(environ=self._environ)
                 shielded("looking for older rows", say_older, self._file)
                 shielded("adding up", records.tidy, self._file)
+                shielded("adopting rows", records.adopt, self._file)
                 if before is not None:
                     shielded("moving the spool", move, before, self._file, self.owner)
             assert self._file is not None
@@ -138,7 +141,8 @@ class Delivery:
         """Return the spool file, with what had to wait in memory and can only be delivered from there."""
         file, memory = self.file(), self._memory
         if memory is not None and file.path is not None and records.anything(memory):
-            move(memory, file, self.owner, "database")
+            with self._lock:  # meanwhile they are in both
+                move(memory, file, self.owner, "database")
         return file
 
     def _serve(self, target: Target) -> None:
@@ -191,15 +195,9 @@ class Delivery:
             if (uri, error.cause) in self._told:
                 return
             self._told.add((uri, error.cause))
-        forms = {"dead": "%s refuses %s. %s", "spool": "the %s cannot be written: %s. %s"}
-        forms["no runs"] = "evaluations and compiles are not logged as runs in %s: %s. %s"
-        form = forms.get(error.cause, "traces for %s are not delivered: %s. %s")
-        told = form % (uri, error.words.rstrip("."), error.remedy)
-        logger.warning("dspy-trace: %s", told.rstrip())
+        logger.warning("dspy-trace: %s", said(uri, error))
 
-    def waits(
-        self, uris: frozenset[str] | None = None, tables: tuple[str, ...] = (*records.TRACES, *records.RUNS)
-    ) -> bool:
+    def waits(self, uris: frozenset[str] | None = None, tables: tuple[str, ...] = records.ALL) -> bool:
         """Return whether anything of this process waits, for some tracking URIs or any."""
         return any(records.anything(spool, owner=self.owner, uris=uris, tables=tables) for spool in self.spools())
 
@@ -211,13 +209,17 @@ class Delivery:
     @property
     def counters(self) -> Counters:
         """What has become of what was put."""
-        names: dict[str, int] = {}
-        for spool in self.spools():
-            for name, n in records.accounts(spool, self.owner).items():
-                names[name] = names.get(name, 0) + n
+        names: Counter[str] = Counter()
+        waiting = Waiting()
+        with self._lock:
+            for spool in self.spools():
+                with spool.reading():
+                    names.update(records.accounts(spool, self.owner))
+                    waiting += records.waiting(spool, owner=self.owner)
         dropped = {name.partition(": ")[2]: n for name, n in names.items() if name.startswith("dropped: ") and n}
         retried = sum(drain.retried for drain in tuple(self.drains.values()))
-        return Counters(names.get("delivered", 0), self.waiting().spans, names.get("dead", 0), dropped, retried)
+        figures = names["delivered"], waiting.spans, names["dead"], dropped, retried
+        return Counters(*figures, waiting.bytes, waiting.oldest_age)
 
     def hurry(self, deadline: float) -> None:
         """Deliver at once what is being held back or put off."""
@@ -230,7 +232,7 @@ class Delivery:
     def flush(self, timeout: float = 30.0) -> bool:
         """Deliver; return whether nothing of this process waits any more. Takes at most `timeout` seconds."""
         off = self.launcher is not None and self.launcher.off
-        uris, tables = (frozenset(self.drains), records.TRACES) if off else (None, (*records.TRACES, *records.RUNS))
+        uris, tables = (frozenset(self.drains), records.TRACES) if off else (None, records.ALL)
         ending.wait(self, timeout, lambda: self.waits(uris, tables))
         return not self.waits()
 
@@ -265,9 +267,14 @@ class Delivery:
         for runner in runners:
             if runner is not None:
                 runner.end()
-                runner.join(max(deadline - monotonic(), 0.0))
         for drain in drains.values():
             drain.close()
+        deadline = max(deadline, monotonic() + GRACE)
+        for runner in runners:
+            if runner is not None:
+                runner.join(max(deadline - monotonic(), 0.0))
+        for drain in drains.values():
+            drain.let_go()
         if launcher is not None:
             launcher.close(worker)
         if self._file is not None and self._file.path is not None:

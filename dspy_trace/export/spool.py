@@ -101,11 +101,11 @@ class Spool(SpoolFile):
             there = set()
             for batch in settled.batches:
                 if db.execute("DELETE FROM batches WHERE id = ?", (batch.id,)).rowcount:
-                    _count(db, batch.owner, "delivered", batch.spans)
+                    count(db, batch.owner, "delivered", batch.spans)
                     there.add((batch.trace_id, batch.owner))
             for dead in settled.dead:
                 if (dead.trace_id, dead.owner) in there:
-                    _count(db, dead.owner, "delivered", -dead.spans)
+                    count(db, dead.owner, "delivered", -dead.spans)
                     bury(db, target_id, dead, now)
             for trace_id, payload, owner in settled.infos:
                 if (trace_id, owner) in there:
@@ -160,7 +160,7 @@ class Spool(SpoolFile):
                 if size <= self.most_bytes:
                     break
                 db.execute("DELETE FROM batches WHERE id = ?", (number,))
-                _count(db, owner, "dropped: spool full", spans)
+                count(db, owner, "dropped: spool full", spans)
                 size -= each
 
     def trim(self) -> None:
@@ -170,7 +170,7 @@ class Spool(SpoolFile):
             for owner, spans in db.execute(
                 "SELECT owner, sum(spans) FROM batches WHERE created < ? GROUP BY owner", (before,)
             ).fetchall():
-                _count(db, owner, "dropped: too old", spans)
+                count(db, owner, "dropped: too old", spans)
             for table in ("batches", "followups", "runs", "run_ids", "run_rows"):
                 db.execute(f"DELETE FROM {table} WHERE created < ?", (before,))
             self._bound_dead(db, before)
@@ -185,8 +185,8 @@ class Spool(SpoolFile):
             size += each
             if size > self.most_bytes // 4 or created < before:
                 db.execute("DELETE FROM dead WHERE id = ?", (number,))
-                _count(db, owner, "dead", -spans)
-                _count(db, owner, "dropped: dead letters full", spans)
+                count(db, owner, "dead", -spans)
+                count(db, owner, "dropped: dead letters full", spans)
 
 
 _PUT = """INSERT INTO batches (target, trace_id, owner, holder, until, created, spans, bytes, complete, payload, info)
@@ -243,10 +243,11 @@ def bury(db: sqlite3.Connection, target_id: int, dead: Dead, now: float) -> None
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         values,
     )
-    _count(db, dead.owner, "dead", dead.spans)
+    count(db, dead.owner, "dead", dead.spans)
 
 
-def _count(db: sqlite3.Connection, owner: str, name: str, n: int) -> None:
+def count(db: sqlite3.Connection, owner: str, name: str, n: int) -> None:
+    """Add to the accounts of a process."""
     if n:
         db.execute(
             "INSERT INTO accounts VALUES (?, ?, ?) ON CONFLICT (owner, name) DO UPDATE SET n = n + excluded.n",

@@ -159,8 +159,7 @@ class Delivery:
 
     def write_runs(self, targets: Collection[Target], write: Callable[[Spool, Collection[Target]], None]) -> None:
         """Have something said of runs at some targets written to the spool, and have the worker see to it."""
-        sealed = {target for target in targets if self._credentials(target) is not None}
-        self._write(True, lambda spool: write(spool, sealed))
+        self._write(True, lambda spool: write(spool, {one for one in targets if self._credentials(one) is not None}))
         with self._lock:
             for target in targets:
                 self._launch(target)
@@ -168,8 +167,8 @@ class Delivery:
 
     def _launch(self, target: Target) -> None:
         if self.launcher is None:
-            self.launcher = Launcher(self._rescued, self._credentials, self._say, self._environ)
-            self._employ(self.launcher)
+            self._employ(launcher := Launcher(self._rescued, self._credentials, self._say, self._environ))
+            self.launcher = launcher
         self.launcher.serve(target)
 
     def _wake(self) -> None:
@@ -203,8 +202,7 @@ class Delivery:
 
     def waiting(self, uris: frozenset[str] | None = None) -> Waiting:
         """Return what of this process waits, for some tracking URIs or any."""
-        found = [records.waiting(spool, owner=self.owner, uris=uris) for spool in self.spools()]
-        return sum(found, Waiting())
+        return sum((records.waiting(spool, owner=self.owner, uris=uris) for spool in self.spools()), Waiting())
 
     @property
     def counters(self) -> Counters:
@@ -240,11 +238,10 @@ class Delivery:
         """Deliver what any process has left, as far as its credential is at hand; return whether nothing waits."""
         file = self.file()
         for _, target, sealed, _ in file.targets():
-            opened = not sealed or self._credentials(target) is not None
-            uris = frozenset((target.uri,))
+            opened, uris = not sealed or self._credentials(target) is not None, frozenset((target.uri,))
             if opened and records.anything(file, uris=uris):
                 self._serve(target)
-            if opened and target.kind == "http" and records.anything(file, uris=uris, tables=records.RUNS):
+            if opened and records.anything(file, uris=uris, tables=records.RUNS):
                 self._launch(target)
         return ending.wait(self, timeout, lambda: records.anything(file))
 

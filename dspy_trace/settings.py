@@ -99,8 +99,9 @@ READER_SETS = {"MLFLOW_DISABLE_TELEMETRY": "true", "LITELLM_LOCAL_MODEL_COST_MAP
 """What a command that reads traces through MLflow tells itself, unless it has been told otherwise: to ask nobody on the
 network for anything."""
 
-DEMO_SETS = {"LITELLM_LOCAL_MODEL_COST_MAP": "true"}
-"""What the demo tells itself, likewise: its own LM costs nothing, and DSPy would warn where there is no network."""
+DEMO_SETS = {"LITELLM_LOCAL_MODEL_COST_MAP": "true", EXIT_WAIT: "0"}
+"""What the demo tells itself, likewise: its own LM costs nothing, and DSPy would warn where there is no network; and who
+tries it gets the terminal back while the trace is being written."""
 
 WORKER_DEFAULTS = {"PGCONNECT_TIMEOUT": "10"}
 """What it is told unless the program has been told otherwise: for how many seconds PostgreSQL's client tries."""
@@ -112,6 +113,9 @@ WORKER_LACKS = (
 
 COLUMNS = "COLUMNS"
 """Columns that text is laid out for, also where it does not go to a terminal (shells). Example: ``120``."""
+
+UV_RUN = "UV_RUN_RECURSION_DEPTH"
+"""Set in what ``uv run`` runs (uv). Example: ``1``."""
 
 PYTHON_PATH = "PYTHONPATH"
 """Folders where Python looks for modules first (Python). Example: ``/home/me/project``."""

@@ -10,6 +10,7 @@ import click
 from dspy_trace.commands.demo import demo
 from dspy_trace.commands.flush import flush
 from dspy_trace.commands.traces import ls, show
+from dspy_trace.commands.ui import ui
 
 
 class Commands(click.Group):
@@ -31,7 +32,7 @@ def main() -> None:
     """Tracing for DSPy programs."""
 
 
-for command in (demo, flush, ls, show):
+for command in (demo, flush, ls, show, ui):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -57,6 +57,10 @@ EXPERIMENT_NAME = "MLFLOW_EXPERIMENT_NAME"
 TRACKING_CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 """What opens a tracking server (MLflow): basic authentication or a bearer token. Never stored. Example: ``alice``."""
 
+BACKEND_STORE = "MLFLOW_BACKEND_STORE_URI"
+"""Database that MLflow's server is for; set for the server that ``dspy-trace ui`` starts (MLflow). Example:
+``sqlite:///mlflow.db``."""
+
 TRACKING_INSECURE_TLS = "MLFLOW_TRACKING_INSECURE_TLS"
 """``true`` does not verify the server's certificate (MLflow). Example: ``true``."""
 
@@ -100,8 +104,11 @@ READER_SETS = {"MLFLOW_DISABLE_TELEMETRY": "true", "LITELLM_LOCAL_MODEL_COST_MAP
 network for anything."""
 
 DEMO_SETS = {"LITELLM_LOCAL_MODEL_COST_MAP": "true", EXIT_WAIT: "0"}
-"""What the demo tells itself, likewise: its own LM costs nothing, and DSPy would warn where there is no network; and who
-tries it gets the terminal back while the trace is being written."""
+"""What the demo tells itself, likewise: its own LM costs nothing, and DSPy would warn where there is no network; and
+who tries it gets the terminal back while the trace is being written."""
+
+PAGE_SETS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""What MLflow's server is told that only shows its page: to start no processes for jobs, of which there are none."""
 
 WORKER_DEFAULTS = {"PGCONNECT_TIMEOUT": "10"}
 """What it is told unless the program has been told otherwise: for how many seconds PostgreSQL's client tries."""

@@ -2,8 +2,8 @@
 
 It finds the customer's order by a model and two tools, one of which fails and is done without; judges what the
 handbook says, in parallel; sorts the question, twice, so that DSPy's cache answers once; and streams its answer. A
-model of 135 million parameters does not keep to DSPy's chat format: where it is asked so, the demo shows a fallback that
-is real.
+model of 135 million parameters does not keep to DSPy's chat format: where it is asked so, the demo shows a fallback
+that is real.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from dspy_trace.commands.demo import demo
+from dspy_trace.commands.doctor import doctor
 from dspy_trace.commands.flush import flush
+from dspy_trace.commands.run import run
 from dspy_trace.commands.traces import ls, show
 from dspy_trace.commands.ui import ui
 
@@ -32,7 +34,7 @@ def main() -> None:
     """Tracing for DSPy programs."""
 
 
-for command in (demo, flush, ls, show, ui):
+for command in (demo, doctor, flush, ls, run, show, ui):
     main.add_command(command)
 
 if __name__ == "__main__":

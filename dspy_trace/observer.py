@@ -58,7 +58,8 @@ class Observer:
         self.beside: Beside | None = None
         self.joined: Callable[[TracerProvider], None] | None = None
         """Called with each provider that traces are about to be recorded by."""
-        self._given = tracer_provider
+        self.given = tracer_provider
+        """Provider that was asked for; ``None`` stands for the global one."""
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
 
@@ -67,7 +68,7 @@ class Observer:
 
         The application may set its provider at any time, so it is looked up when a root starts.
         """
-        given = self._given
+        given = self.given
         provider = given if given is not None else shielded("finding the tracer provider", trace.get_tracer_provider)
         if provider is not self._provider:
             if self.joined is not None and provider is not None:

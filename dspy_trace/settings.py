@@ -33,6 +33,21 @@ TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
 """Comma-separated exporters of spans; where it is set and lacks ``otlp``, nothing goes over OTLP (OpenTelemetry SDK).
 Example: ``mlflow,otlp``."""
 
+METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
+"""Comma-separated exporters of metrics; ``dspy-trace run`` sets ``none`` (OpenTelemetry SDK). Example: ``otlp``."""
+
+LOGS_EXPORTER = "OTEL_LOGS_EXPORTER"
+"""The same of logs (OpenTelemetry SDK). Example: ``otlp``."""
+
+SDK_DISABLED = "OTEL_SDK_DISABLED"
+"""``true`` records nothing at all (OpenTelemetry SDK). Example: ``true``."""
+
+SAMPLER = "OTEL_TRACES_SAMPLER"
+"""Which traces are recorded (OpenTelemetry SDK). Example: ``parentbased_traceidratio``."""
+
+DISABLED_INSTRUMENTATIONS = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+"""Comma-separated instrumentations that ``opentelemetry-instrument`` leaves out (OpenTelemetry). Example: ``dspy``."""
+
 OTLP_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 """How to speak to it (OpenTelemetry SDK). Example: ``http/protobuf``."""
 

@@ -34,28 +34,30 @@ MOST = 5
 GAP = "  "
 
 
-def draw(spans: Iterable[Span], content: bool = False) -> Forest:
+def draw(spans: Iterable[Span], content: bool = False, bars: bool = True) -> Forest:
     """Return a tree for each root among `spans`, first to last, to be printed by rich at any width.
 
     Args:
         spans: spans of one trace or of several.
         content: show what each span was given and has given, as far as that was recorded.
+        bars: show when each span was, beside it, if there is room.
     """
-    return Forest(list(rows(spans)), content)
+    return Forest(list(rows(spans)), content, bars)
 
 
 class Forest:
     """Trees, drawn at the width that they are printed at; if there is room, with bars on a time axis beside them."""
 
-    def __init__(self, trees: Sequence[Row], content: bool = False) -> None:
+    def __init__(self, trees: Sequence[Row], content: bool, bars: bool) -> None:
         self._rows = trees
         self._content = content
+        self._bars = bars
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, ascii_only = options.max_width, options.ascii_only
         drawn = [(*_guides(row, width, ascii_only), _parts(row)) for row in self._rows]
         longest = max((len(first) + _length(parts) for first, _, parts in drawn), default=0)
-        bars = waterfall.columns(width, longest)
+        bars = waterfall.columns(width, longest) if self._bars else 0
         room = width - bars - waterfall.GAP if bars else width
         axes = waterfall.axes(self._rows, bars, ascii_only)
         axis = None

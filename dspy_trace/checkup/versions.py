@@ -43,7 +43,7 @@ def look() -> Iterator[Finding]:
             yield Finding(
                 INSTALLED,
                 "note",
-                f"{package} instruments DSPy as well: under opentelemetry-instrument, each call makes two sets of spans",
+                f"{package} instruments DSPy as well; under opentelemetry-instrument, calls make two sets of spans",
                 "To keep dspy-trace alone, set OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=dspy",
             )
 

@@ -68,9 +68,12 @@ def ls(limit: int, as_json: bool, tracking_uri: str | None, experiment: str | No
 @click.command()
 @click.argument("trace", required=False)
 @click.option("--content", is_flag=True, help="Show what each span was given and gave: prompts, answers, arguments.")
+@click.option("--bars/--no-bars", default=True, help="Show the time axis beside the tree, if there is room.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with all that is known of each span.")
 @where
-def show(trace: str | None, content: bool, as_json: bool, tracking_uri: str | None, experiment: str | None) -> None:
+def show(
+    trace: str | None, content: bool, bars: bool, as_json: bool, tracking_uri: str | None, experiment: str | None
+) -> None:
     """Draw a trace as a tree, beside it the time axis, if there is room.
 
     TRACE is OpenTelemetry's or MLflow's id of it, or the beginning of one; without it, the newest of the experiment is
@@ -81,7 +84,7 @@ def show(trace: str | None, content: bool, as_json: bool, tracking_uri: str | No
         if as_json:
             _print_json(dataclasses.asdict(found))
         else:
-            _draw(screen(), found, target.uri, content)
+            _draw(screen(), found, target.uri, content, bars)
 
 
 def find(store: Store, trace: str | None, called: str) -> Trace:
@@ -96,14 +99,14 @@ def find(store: Store, trace: str | None, called: str) -> Trace:
         raise stores.Unreadable(f"{unknown} in {called}.{elsewhere(store)}") from None
 
 
-def _draw(console: Console, trace: Trace, uri: str, content: bool) -> None:
+def _draw(console: Console, trace: Trace, uri: str, content: bool, bars: bool) -> None:
     from dspy_trace.listing import heading
     from dspy_trace.terminal import draw
 
     for line in heading(trace.summary, uri):
         console.print(line, overflow="ellipsis", no_wrap=line.no_wrap)
     console.print()
-    console.print(draw(trace.spans, content))
+    console.print(draw(trace.spans, content, bars))
 
 
 def _print_json(told: Any) -> None:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 KEYS = Path(__file__).with_name("keys.py")
 """Where the attributes that everybody sees stand."""
 
-_EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
+EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
+"""The end of a constant's docstring."""
 
 
 class Entry(NamedTuple):
@@ -37,12 +38,12 @@ def entries(source: Path = KEYS) -> Iterator[Entry]:
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             constant = statement.target.id
-            told = " ".join(_docstring(following).split())
-            example = _EXAMPLE.search(told)
+            told = " ".join(docstring(following).split())
+            example = EXAMPLE.search(told)
             if example is None or statement.value is None:
                 raise ValueError(f"{source.stem}.{constant} needs a docstring that ends in 'Example: ``...``.'")
             value = told[: example.start()].rstrip(".")
-            yield Entry(constant, ast.literal_eval(statement.value), _markdown(value), _markdown(example[1]))
+            yield Entry(constant, ast.literal_eval(statement.value), markdown(value), markdown(example[1]))
 
 
 def table() -> str:
@@ -55,13 +56,15 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _docstring(statement: ast.stmt | None) -> str:
+def docstring(statement: ast.stmt | None) -> str:
+    """Return what stands beneath a constant."""
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         return str(statement.value.value)
     return ""
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """Return a docstring as a cell of a table."""
     return text.replace("``", "`").replace("|", "\\|")
 
 

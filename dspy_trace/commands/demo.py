@@ -39,6 +39,19 @@ def demo(model: str | None) -> None:
     console = screen()
     with busy("Importing DSPy ..."):
         program = _program()
+    try:
+        error = _run(console, program, model, place)
+    except KeyboardInterrupt:
+        click.echo("Aborted!", err=True)
+        # What the program has begun in threads of its own is waited for by nobody.
+        os._exit(130)
+    if error is not None:
+        said = textwrap.shorten(str(error), 300, placeholder=" ...")
+        raise click.ClickException(f"the program failed, and so does its trace: {type(error).__name__}: {said}")
+
+
+def _run(console: Console, program: Any, model: str | None, place: Target) -> Exception | None:
+    """Run the program and print its trace; return why it failed, if it did."""
     from dspy_trace.guard import attempt
 
     with _lm(console, model) as lm:
@@ -48,9 +61,7 @@ def demo(model: str | None) -> None:
         if error is None:
             console.print(f"A  {answer.answer}", style="bold")
         _report(console, watch, place)
-    if error is not None:
-        said = textwrap.shorten(str(error), 300, placeholder=" ...")
-        raise click.ClickException(f"the program failed, and so does its trace: {type(error).__name__}: {said}")
+    return error
 
 
 def _program() -> Any:
@@ -128,9 +139,7 @@ def _report(console: Console, watch: Watch, place: Target) -> None:
     console.print(draw(spans))
     console.print()
     console.print(watch.sums())
-    if place.kind == "http":
-        console.print(f"The trace is on its way to {place.uri}.", style="dim")
-    else:
-        console.print(f"The trace goes into {place.uri}: a process of its own is writing it.", style="dim")
+    how = "it is on its way" if place.kind == "http" else "a process of its own is writing it"
+    console.print(f"The trace goes to {place.uri}: {how}.", style="dim", soft_wrap=True)
     console.print(f"In the browser   {here('ui')}")
     console.print(f"In the terminal  {here('show')}")

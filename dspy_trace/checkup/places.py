@@ -113,7 +113,7 @@ def _spool(environ: Mapping[str, str]) -> Iterator[Finding]:
         return
     if not file.exists():
         folder = next(one for one in (file.parent, *file.parent.parents) if one.exists())
-        if not os.access(folder, os.W_OK):
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
             yield Finding("spool", "wrong", f"{file.parent} cannot be made", "Set DSPY_TRACE_SPOOL_DIR.")
         else:
             yield Finding("spool", "ok", f"{file}, not yet made")

@@ -65,10 +65,9 @@ def served(uri: str, folder: Path, port: int, start_timeout: float = 180.0) -> G
     Raises:
         NoPage: it did not come up.
     """
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command,
+            _command(port),
             cwd=folder,
             env={**environment(None), **PAGE_SETS, BACKEND_STORE: uri},
             stdin=subprocess.DEVNULL,
@@ -81,6 +80,13 @@ def served(uri: str, folder: Path, port: int, start_timeout: float = 180.0) -> G
             yield process
         finally:
             _end(process)
+
+
+def _command(port: int) -> list[str]:
+    # -P: what lies in the folder is not imported (Python 3.11).
+    safe = ["-P"] if sys.version_info >= (3, 11) else []
+    server = ["-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    return [sys.executable, *safe, *server]
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes], log: IO[bytes], timeout: float) -> None:

@@ -57,7 +57,8 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
                 spans: a bool, or a mode of ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT``, which is read where
                 this is ``None``. Off by default, as the GenAI conventions ask.
             detail (str | None): ``minimal``, ``standard`` (default) or ``full``.
-            conventions (Collection[str] | None): vocabularies to write spans in; ``{"genai"}`` by default.
+            conventions (Collection[str] | None): vocabularies to write spans in, ``{"genai"}`` by default, which
+                is always one; ``{"genai", "openinference"}`` for Phoenix and Arize.
             redact (Callable[[Any], Any] | None): takes every captured value, as plain data, and returns what may be
                 told of it.
             log_traces_from_eval (bool): trace what runs inside ``dspy.Evaluate``; default true.

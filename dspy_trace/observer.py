@@ -8,18 +8,29 @@ from functools import partial
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import NoOpTracer, NoOpTracerProvider, ProxyTracerProvider, SpanContext, Tracer, TracerProvider
+from opentelemetry.trace import (
+    NoOpTracer,
+    NoOpTracerProvider,
+    ProxyTracerProvider,
+    Span,
+    SpanContext,
+    Tracer,
+    TracerProvider,
+)
 
 from dspy_trace import facts, jsonable, neighbours
 from dspy_trace._version import __version__
 from dspy_trace.guard import ask, shielded
-from dspy_trace.settings import LIMIT, Settings
-from dspy_trace.vocab import Vocabulary
+from dspy_trace.settings import LIMIT, OPENINFERENCE, Settings
+from dspy_trace.vocab import Attributes, Settling, Vocabulary
 from dspy_trace.vocab.genai import GenAI
 from dspy_trace.vocab.spelling import Spelling
 
 SCOPE = "dspy_trace"
 """Name of our instrumentation scope."""
+
+DEFAULT_MOST, MOST = 128, 1_024
+"""Attributes that a span may have where its provider does not say, and where it has no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +55,13 @@ class Observer:
 
     def __init__(self, settings: Settings, tracer_provider: TracerProvider | None = None) -> None:
         self.settings = settings
-        self.vocabularies: Sequence[Vocabulary] = [GenAI(settings.latest_semconv)]
+        self.vocabularies: Sequence[Vocabulary] = _vocabularies(settings)
         self.spellings: dict[type[facts.Fact], Sequence[Spelling]] = {
             kind: [vocabulary.spellings[kind] for vocabulary in self.vocabularies]
             for kind in self.vocabularies[0].spellings
         }
+        self.settles = [vocabulary for vocabulary in self.vocabularies if isinstance(vocabulary, Settling)]
+        """Those that have to know how many attributes a span may have."""
         self.span_capture: Callable[[Any], str] | None = None
         self._bound(settings.value_limit)
         self.picky = settings.detail == "minimal"
@@ -91,10 +104,27 @@ class Observer:
             value = redacted if isinstance(redacted, str) else "[redacted]"
         return jsonable.cut_text(value, self._limit)
 
+    def settle(self, attributes: Attributes, span: Span) -> None:
+        """Make of `attributes` what there is room for on `span`, which has had some from its start."""
+        limits = ask(getattr, self._provider, "_span_limits")
+        most = ask(getattr, limits, "max_span_attributes", default=DEFAULT_MOST)
+        taken = ask(lambda: len(span.attributes), default=0)  # type: ignore[attr-defined]  # the SDK's spans have them
+        for vocabulary in self.settles:
+            vocabulary.settle(attributes, most if isinstance(most, int) else MOST, taken)
+
     def _bound(self, limit: int) -> None:
         self._limit = limit
         if self.settings.content_on_spans:
             self.span_capture = capture_of(self.settings, limit)
+
+
+def _vocabularies(settings: Settings) -> list[Vocabulary]:
+    spoken: list[Vocabulary] = [GenAI(settings.latest_semconv)]
+    if OPENINFERENCE in settings.conventions:
+        from dspy_trace.vocab.openinference import OpenInference
+
+        spoken.append(OpenInference(settings.value_limit, settings.hidden))
+    return spoken
 
 
 def _muted(settings: Settings) -> frozenset[type[facts.Fact]]:

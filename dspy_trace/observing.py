@@ -20,11 +20,12 @@ from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, Link, Span, Status, StatusCode, Tracer
 
 from dspy_trace import context as place
-from dspy_trace import facts, failures
+from dspy_trace import facts, failures, sessions
 from dspy_trace.guard import shielded
 from dspy_trace.observer import Observer, active
 from dspy_trace.points import Args, Kwargs, Reader
 from dspy_trace.streams import STREAMS, drive
+from dspy_trace.tally import Tally
 from dspy_trace.unobserved import UNOBSERVED, Unobserved
 from dspy_trace.vocab import Attributes, keys
 from dspy_trace.vocab.spelling import Spelling
@@ -125,12 +126,12 @@ class Call:
         self.above = above
         self.door: Door | None = None
         self.span: Span = INVALID_SPAN
-        self.tally: facts.Tally | None = above.tally if above is not None else None
+        self.tally: Tally | None = above.tally if above is not None else None
         kind = type(fact)
         # Not itself for a module's: a reference cycle would leave every call to the garbage collector.
         self._module: Call | None = None if kind in _UNITS else module
         if kind in _UNITS or (kind is facts.ModuleCall and fact.outermost):
-            self.tally = fact.tally = facts.Tally(self.tally)
+            self.tally = fact.tally = Tally(self.tally)
         self._muted: bool = (above is not None and above._muted) or kind in observer.muted
         self._reader = reader
         self.instance = instance
@@ -180,7 +181,7 @@ class Call:
         fact, observer = self.fact, self.observer
         for spelling in spellings:
             attributes.update(spelling.at_call(fact, observer.span_capture))
-        session: Any = None if self._context is None else self._context.get(place.SESSION)
+        session = None if self._context is None else sessions.of(self._context)
         if session is not None:
             attributes.update(observer.vocabularies[0].of_session(session))
         beside = observer.beside
@@ -277,6 +278,8 @@ class Call:
             try:
                 if error is not None:
                     self._fail(attributes, error)
+                if self.observer.settles:
+                    shielded("settling attributes", self.observer.settle, attributes, span)
                 span.set_attributes(attributes)
                 if self._beside is not None and self.observer.beside is not None:
                     self.observer.beside.keep(span.get_span_context(), self._beside)

@@ -17,7 +17,11 @@ DETAIL = "DSPY_TRACE_DETAIL"
 """Which calls become spans. Example: ``minimal``."""
 
 CONVENTIONS = "DSPY_TRACE_CONVENTIONS"
-"""Comma-separated vocabularies that spans are written in. Example: ``genai``."""
+"""Comma-separated vocabularies that spans are written in. Example: ``genai,openinference``."""
+
+OPENINFERENCE_HIDE = "OPENINFERENCE_HIDE_"
+"""With ``INPUTS``, ``OUTPUTS`` and the like behind it: ``true`` keeps these off spans written in OpenInference's
+vocabulary, in both spellings (OpenInference). Example: ``true``."""
 
 DURABILITY = "DSPY_TRACE_DURABILITY"
 """When a finished span is in the spool: ``async`` (within 0.2 s), ``sync`` (when its call returns), ``none`` (never).
@@ -169,7 +173,10 @@ interpreters, evaluations and compiles; ``full`` adds adapters."""
 
 LATEST = "gen_ai_latest_experimental"
 
-KNOWN_CONVENTIONS = ("genai",)
+OPENINFERENCE = "openinference"
+
+KNOWN_CONVENTIONS = ("genai", OPENINFERENCE)
+"""Vocabularies. They add up: spans are written in ``genai`` in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +187,7 @@ class Settings:
     content_refused: bool = False
     detail: Detail = "standard"
     conventions: tuple[str, ...] = ("genai",)
+    hidden: frozenset[str] = frozenset()
     redact: Callable[[Any], Any] | None = None
     value_limit: int = LIMIT
     latest_semconv: bool = False
@@ -220,6 +228,7 @@ def resolve(
         content_refused=_is_refused(capture_content, environ),
         detail=_detail(detail, environ),
         conventions=_conventions(conventions, environ),
+        hidden=_hidden(environ),
         redact=redact,
         value_limit=_value_limit(environ),
         latest_semconv=LATEST in _words(environ.get(STABILITY_OPT_IN, "")),
@@ -262,12 +271,18 @@ def _detail(argument: str | None, environ: Mapping[str, str]) -> Detail:
 def _conventions(argument: Collection[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
     if argument is None:
         words = _words(environ.get(CONVENTIONS, ""))
-        return tuple(name for name in KNOWN_CONVENTIONS if name in words) or ("genai",)
+        return tuple(name for name in KNOWN_CONVENTIONS if name in words or name == "genai")
     if isinstance(argument, str) or not isinstance(argument, Collection):
         raise TypeError(f"conventions must be a collection of names such as {{'genai'}}, not {argument!r}")
     if not argument or any(name not in KNOWN_CONVENTIONS for name in argument):
         raise ValueError(f"conventions must be some of {KNOWN_CONVENTIONS}, not {list(argument)}")
-    return tuple(name for name in KNOWN_CONVENTIONS if name in argument)
+    return tuple(name for name in KNOWN_CONVENTIONS if name in argument or name == "genai")
+
+
+def _hidden(environ: Mapping[str, str]) -> frozenset[str]:
+    """Return what ``OPENINFERENCE_HIDE_*`` variables hide, by what stands behind that."""
+    hiding = (name for name, said in environ.items() if said.strip().lower() == "true")
+    return frozenset(name[len(OPENINFERENCE_HIDE) :] for name in hiding if name.startswith(OPENINFERENCE_HIDE))
 
 
 def _value_limit(environ: Mapping[str, str]) -> int:

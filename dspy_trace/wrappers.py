@@ -12,7 +12,7 @@ from dspy_trace import context as place
 from dspy_trace import facts
 from dspy_trace.guard import ask, shielded, unseen
 from dspy_trace.observing import Call, observe
-from dspy_trace.points import Args, Handover, Kwargs, Note, Notes, Place
+from dspy_trace.points import Args, Handover, Held, Kwargs, Note, Notes, Place
 from dspy_trace.points import Call as CallPoint
 from dspy_trace.points.evaluate import ExampleReader, examples
 from dspy_trace.wrapping import Patch, Wrapper
@@ -46,6 +46,8 @@ def make(point: Place, patch: Patch, is_nearest: IsNearest) -> Wrapper:
     """Return the wrapper for a row of the table."""
     if isinstance(point, CallPoint):
         return _observes(point, patch, is_nearest)
+    if isinstance(point, Held):
+        return _rewards(point, patch)
     if isinstance(point, Note):
         return _notes(point, patch, is_nearest)
     return _hands_over(patch) if isinstance(point, Handover) else _spreads(patch)
@@ -160,6 +162,25 @@ def _notes(point: Note, patch: Patch, is_nearest: IsNearest) -> Wrapper:
         return taker.end(call, instance, result) if call is not None else result
 
     return awaiting if _is_async(patch) else wrapper
+
+
+def _rewards(point: Held, patch: Patch) -> Wrapper:
+    """Tell the notes of `point` what the function gave, if the innermost module call is of the object that holds it."""
+    notes = point.notes
+    assert notes is not None
+
+    def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as error:
+            unseen(error)
+            raise
+        call = _around(facts.ModuleCall) if patch.live else None
+        if call is not None and call.instance is instance:
+            _note(call, notes.returned, instance, result)
+        return result
+
+    return wrapper
 
 
 def _spreads(patch: Patch) -> Wrapper:

@@ -140,6 +140,7 @@ def _failures(server: ScriptedLM) -> None:
     server.answer = answers
     with contextlib.suppress(ValueError):
         Failing()(question="?")
+    dspy.BestOfN(dspy.Predict("question -> answer"), 1, lambda inputs, prediction: 1.0, 1.0)(question="?")
 
 
 def metric(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None) -> float:

@@ -83,6 +83,13 @@ class Note(Place):
 
 
 @dataclass(frozen=True, slots=True)
+class Held(Place):
+    """A function that instances of a class hold in an attribute, and that their ``forward`` calls."""
+
+    notes: Notes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Spread(Place):
     """A method that runs a function over items on threads of DSPy's: ``execute(function, data)``."""
 

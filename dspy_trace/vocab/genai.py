@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dspy_trace import facts
 from dspy_trace.jsonable import dumps
-from dspy_trace.vocab import Attributes, genai_work, keys
+from dspy_trace.vocab import Attributes, agent_keys, genai_work, keys
 from dspy_trace.vocab.genai_calls import LMSpelling, ModuleSpelling
 from dspy_trace.vocab.spelling import Spelling, put
 
@@ -39,7 +39,7 @@ class GenAI:
         put(
             attributes,
             (keys.SESSION_ID, session.session_id),
-            (keys.CONVERSATION_ID, session.session_id),
+            (keys.CONVERSATION_ID, session.conversation_id or session.session_id),
             (keys.USER_ID, session.user_id),
             (keys.TAGS, [f"{name}:{value}" for name, value in session.tags.items()] or None),
             (keys.METADATA, dumps(dict(session.metadata)) if session.metadata else None),
@@ -61,6 +61,10 @@ class GenAI:
                 return keys.EVENT_FALLBACK, attributes
             case facts.AttemptFailed():
                 return keys.EVENT_ATTEMPT_FAILED, {keys.ERROR_TYPE: type(fact.error).__qualname__}
+            case facts.Rewarded():
+                told: Attributes = {agent_keys.ATTEMPT_INDEX: fact.index}
+                put(told, (agent_keys.ATTEMPT_REWARD, fact.reward))
+                return agent_keys.EVENT_ATTEMPT, told
             case facts.Scored():
                 return keys.EVENT_EVALUATION, {keys.EVALUATION_NAME: fact.metric, keys.EVALUATION_SCORE: fact.score}
             case _:

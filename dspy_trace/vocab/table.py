@@ -1,4 +1,4 @@
-"""The attribute table of the README, out of the docstrings in ``keys.py``: ``python -m dspy_trace.vocab.table``."""
+"""The attribute table of the README, out of docstrings: ``python -m dspy_trace.vocab.table``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ from typing import NamedTuple
 KEYS = Path(__file__).with_name("keys.py")
 """Where the attributes that everybody sees stand."""
 
+<<<<<<< HEAD
 EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
 """The end of a constant's docstring."""
+=======
+AGENT_KEYS = KEYS.with_name("agent_keys.py")
+"""Where those of agents and attempts stand."""
+
+_EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
+>>>>>>> main
 
 
 class Entry(NamedTuple):
@@ -48,7 +55,7 @@ def entries(source: Path = KEYS) -> Iterator[Entry]:
 
 def table() -> str:
     """Return the table as Markdown: attributes, then events."""
-    found = list(entries())
+    found = [*entries(), *entries(AGENT_KEYS)]
     lines = ["| attribute | value | example |", "|---|---|---|"]
     lines += [f"| `{entry.name}` | {entry.value} | {entry.example} |" for entry in found if not entry.is_event]
     lines += ["", "| event | what happened | attributes |", "|---|---|---|"]

@@ -112,7 +112,10 @@ def test_the_demo_prints_the_tree_that_the_readme_shows(tmp_path: Path, real_lm:
     assert shape(shown[shown.index("invoke_workflow") :].replace(message, "")) == shape(tree)
 
 
+NUMBERS = re.compile(r"\s+[\d.]+ m?s\b|\s+\d+ > \d+ tokens|\s+\$[\d.]+")
+
+
 def shape(tree: str) -> list[str]:
     """Return the lines of a tree without its numbers and bars."""
-    lines = [re.sub(r"\s+[\d.]+ m?s\b|\s+\d+ > \d+ tokens", "", line) for line in tree.strip().splitlines()]
+    lines = [NUMBERS.sub("", line) for line in tree.strip().splitlines()]
     return [re.sub(r"\s+[━╸╺·]+$", "", line).rstrip() for line in lines]

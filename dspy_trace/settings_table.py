@@ -24,11 +24,11 @@ def rows(source: Path = SETTINGS) -> Iterator[tuple[str, str, str]]:
     """
     body = ast.parse(source.read_text("utf-8")).body
     for statement, following in zip(body, [*body[1:], None], strict=True):
-        if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Constant | ast.Tuple):
+        if not isinstance(statement, ast.Assign):
             continue
-        value = ast.literal_eval(statement.value)
-        named = value if isinstance(value, tuple) else (value,)
-        if not all(isinstance(name, str) and VARIABLE.fullmatch(name) for name in named):
+        values = statement.value.elts if isinstance(statement.value, ast.Tuple) else [statement.value]
+        named = [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+        if len(named) < len(values) or not all(map(VARIABLE.fullmatch, named)):
             continue
         told = " ".join(docstring(following).split())
         example = EXAMPLE.search(told)

@@ -11,15 +11,11 @@ from typing import NamedTuple
 KEYS = Path(__file__).with_name("keys.py")
 """Where the attributes that everybody sees stand."""
 
-<<<<<<< HEAD
-EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
-"""The end of a constant's docstring."""
-=======
 AGENT_KEYS = KEYS.with_name("agent_keys.py")
 """Where those of agents and attempts stand."""
 
-_EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
->>>>>>> main
+EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
+"""The end of a constant's docstring."""
 
 
 class Entry(NamedTuple):

@@ -62,7 +62,7 @@ def _said(told: Any) -> list[tuple[str, str]]:
 
 
 def _messages(told: Any) -> list[dict[str, Any]]:
-    found = told
+    found: Any = told
     if isinstance(told, dict):
         choices = told.get("choices")
         if isinstance(choices, list):
@@ -70,7 +70,7 @@ def _messages(told: Any) -> list[dict[str, Any]]:
         else:
             found = told.get("messages")
     whole = isinstance(found, list) and all(isinstance(one, dict) and "role" in one for one in found)
-    return found if isinstance(found, list) and whole else []
+    return list(found) if whole else []
 
 
 def _text(message: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ def free_port(wanted: int | None) -> int:
     Raises:
         NoPage: the port that is wanted is not free.
     """
+    reason = ""
     for port in (USUAL, 0) if wanted is None else (wanted,):
         with socket.socket() as probe:
             if os.name == "posix":  # elsewhere it would take a port that is in use

@@ -9,7 +9,7 @@ that is real.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import dspy
@@ -204,10 +204,10 @@ def ask(program: dspy.Module, question: str = QUESTION, tell: Callable[[str], An
         tell: takes the answer piece by piece, as the LM writes it.
     """
     listener = dspy.streaming.StreamListener(signature_field_name="advice")
-    stream = dspy.streamify(program, stream_listeners=[listener], async_streaming=False)
+    stream: Any = dspy.streamify(program, stream_listeners=[listener], async_streaming=False)
     answer = None
     with dspy.context(adapter=dspy.JSONAdapter()):
-        for item in cast("Iterable[Any]", stream(question=question)):
+        for item in stream(question=question):
             if isinstance(item, dspy.Prediction):
                 answer = item
             elif isinstance(item, dspy.streaming.StreamResponse) and tell is not None:

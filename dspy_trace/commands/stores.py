@@ -13,6 +13,7 @@ import click
 from dspy_trace.commands.output import busy, explained, here
 
 if TYPE_CHECKING:
+    from dspy_trace.export.items import Waiting
     from dspy_trace.export.spool import Spool
     from dspy_trace.export.target import Target
     from dspy_trace.store import Store
@@ -79,10 +80,8 @@ def elsewhere(store: Store) -> str:
 
 def on_the_way(target: Target) -> str | None:
     """Return what is on its way to a target, if anything is, and what to do about it, as a sentence to go on with."""
-    from dspy_trace.export import records
-
     with _spool() as spool:
-        waiting = records.waiting(spool, uris=frozenset((target.uri,))) if spool is not None else None
+        waiting = _waiting(spool, target) if spool is not None else None
     if not waiting:
         return None
     spans = "1 span is" if waiting.spans == 1 else f"{waiting.spans} spans are"
@@ -103,6 +102,18 @@ def _arrive(target: Target) -> None:
                 sleep(LOOK)
 
 
+def _waiting(spool: Spool, target: Target) -> Waiting | None:
+    """Return what waits for a target, ``None`` if nothing does as far as can be told."""
+    import sqlite3
+
+    from dspy_trace.export import records
+
+    try:
+        return records.waiting(spool, uris=frozenset((target.uri,))) or None
+    except sqlite3.Error:
+        return None
+
+
 def _is_being_written(spool: Spool, target: Target, since: float) -> bool:
     """Return whether something waits for a target since before a moment, a worker runs, and it has met no problem."""
     import sqlite3
@@ -113,10 +124,10 @@ def _is_being_written(spool: Spool, target: Target, since: float) -> bool:
     from dspy_trace.export.spawn import lock_file
 
     assert spool.path is not None
+    waiting = _waiting(spool, target)
+    if waiting is None or (since and time() - waiting.oldest_age > since):
+        return False
     try:
-        waiting = records.waiting(spool, uris=frozenset((target.uri,)))
-        if not waiting or (since and time() - waiting.oldest_age > since):
-            return False
         if any(problem.uri == target.uri and problem.last >= since > 0 for problem in records.problems(spool)):
             return False
         workers = spool.read("SELECT slot, state, since FROM workers")

@@ -40,6 +40,8 @@ def ui(trace: str | None, port: int | None, browse: bool, tracking_uri: str | No
     if target.kind == "http":
         _say(target.uri, found, browse)
         return
+    if target.uri.startswith("databricks"):
+        raise click.ClickException("Databricks has its own page: see Experiments in the workspace")
     try:
         port = page.free_port(port)
         with _ended_by_signals(), ExitStack() as stack:

@@ -34,7 +34,8 @@ invoke_workflow HelpDesk
       chat {MODEL}
       chat {MODEL}
     execute_tool find_order
-    execute_tool track_parcel !TimeoutError
+    execute_tool track_parcel
+      * exception
   retrieval Handbook
   Predict judge
     chat {MODEL}

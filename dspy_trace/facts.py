@@ -214,6 +214,8 @@ class ExampleRun(Fact):
     metric: str | None = None
     output: Any = None
     score: float | None = None
+    label: str | None = None
+    explanation: str | None = None
     tally: Tally | None = None
 
 
@@ -261,7 +263,14 @@ class Rewarded(Fact):
 
 @dataclass(slots=True, eq=False)
 class Scored(Fact):
-    """A metric scored one example."""
+    """A metric scored one example, in a word as well where it has one, and said why where it does."""
 
     metric: str
-    score: float
+    score: float | None
+    label: str | None = None
+    explanation: str | None = None
+
+
+def scored(example: ExampleRun) -> Scored:
+    """Return what became of an example as what its metric said."""
+    return Scored(example.metric or "metric", example.score, example.label, example.explanation)

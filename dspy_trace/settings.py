@@ -1,4 +1,4 @@
-"""The settings of one instrumentation, and every environment variable that they come from."""
+"""The settings of one instrumentation, and the environment variables that they and delivery come from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from typing import Any, Literal, cast, get_args
 
 CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """Content mode of OpenTelemetry's GenAI instrumentations. Example: ``SPAN_ONLY``."""
+
+EMIT_EVENT = "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT"
+"""``true`` or ``false``: whether each LM call is an event, whatever the content mode (OpenTelemetry's GenAI
+instrumentations). Example: ``true``."""
+
+PROPAGATE = "DSPY_TRACE_PROPAGATE"
+"""``off`` sends no trace context with requests to LMs. Example: ``off``."""
 
 STABILITY_OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 """Comma-separated opt-ins of OpenTelemetry. Example: ``gen_ai_latest_experimental``."""
@@ -111,50 +118,6 @@ WORKER_CREDENTIAL = "DSPY_TRACE_WORKER_CREDENTIAL"
 """Tracking URI of a database with its password; set for the worker process alone, by who starts it. Example:
 ``postgresql://me:secret@db/mlflow``."""
 
-WORKER_SETS = {
-    "OTEL_SDK_DISABLED": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "true",
-}
-"""What the worker process is told: to make no spans, and to ask nobody on the network for anything."""
-
-READER_SETS = {"MLFLOW_DISABLE_TELEMETRY": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "true"}
-"""What a command that reads traces through MLflow tells itself, unless it has been told otherwise: to ask nobody on the
-network for anything."""
-
-DEMO_SETS = {"LITELLM_LOCAL_MODEL_COST_MAP": "true", EXIT_WAIT: "0"}
-"""What the demo tells itself, likewise: its own LM costs nothing, and DSPy would warn where there is no network; and
-who tries it gets the terminal back while the trace is being written."""
-
-PAGE_SETS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-"""What MLflow's server is told that only shows its page: to start no processes for jobs, of which there are none."""
-
-WORKER_DEFAULTS = {"PGCONNECT_TIMEOUT": "10"}
-"""What it is told unless the program has been told otherwise: for how many seconds PostgreSQL's client tries."""
-
-WORKER_LACKS = (
-    r"(OTEL_|COVERAGE_|COV_CORE_|PYTEST_).*|PYTHONWARNINGS|PYTHONINSPECT|PYTHONSTARTUP|PYTHONBREAKPOINT|MLFLOW_RUN_ID"
-)
-"""What of the program's environment is not for the worker process: what would trace, measure or steer it."""
-
-COLUMNS = "COLUMNS"
-"""Columns that text is laid out for, also where it does not go to a terminal (shells). Example: ``120``."""
-
-UV_RUN = "UV_RUN_RECURSION_DEPTH"
-"""Set in what ``uv run`` runs (uv). Example: ``1``."""
-
-PYTHON_PATH = "PYTHONPATH"
-"""Folders where Python looks for modules first (Python). Example: ``/home/me/project``."""
-
-STATE_HOME = "XDG_STATE_HOME"
-"""Folder for what programs keep between runs (XDG). Example: ``/home/me/.local/state``."""
-
-LOCAL_APP_DATA = "LOCALAPPDATA"
-"""The same on Windows (Windows). Example: ``C:\\Users\\me\\AppData\\Local``."""
-
-KUBERNETES = "KUBERNETES_SERVICE_HOST"
-"""Set inside a Kubernetes container, which ends with its program (Kubernetes). Example: ``10.0.0.1``."""
-
 SPAN_VALUE_LIMIT = "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"
 """Longest attribute value of a span, in characters (OpenTelemetry SDK). Example: ``4096``."""
 
@@ -193,6 +156,8 @@ class Settings:
     latest_semconv: bool = False
     traces_from_eval: bool = True
     traces_from_compile: bool = True
+    propagate: bool = True
+    emit_event: bool = False
 
     @property
     def content_for_mlflow(self) -> bool:
@@ -203,6 +168,10 @@ class Settings:
     def content_on_spans(self) -> bool:
         return self.content in ("SPAN_ONLY", "SPAN_AND_EVENT")
 
+    @property
+    def content_on_events(self) -> bool:
+        return self.content in ("EVENT_ONLY", "SPAN_AND_EVENT")
+
 
 def resolve(
     *,
@@ -212,6 +181,7 @@ def resolve(
     redact: Callable[[Any], Any] | None = None,
     log_traces_from_eval: bool = True,
     log_traces_from_compile: bool = True,
+    propagate: bool | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Return settings from arguments, else from the environment, else the defaults.
@@ -223,8 +193,11 @@ def resolve(
     """
     if redact is not None and not callable(redact):
         raise TypeError(f"redact must be a callable that takes and returns a value, not {type(redact).__name__}")
+    if propagate is not None and not isinstance(propagate, bool):
+        raise TypeError(f"propagate must be a bool, not {type(propagate).__name__}")
+    content = _content(capture_content, environ)
     return Settings(
-        content=_content(capture_content, environ),
+        content=content,
         content_refused=_is_refused(capture_content, environ),
         detail=_detail(detail, environ),
         conventions=_conventions(conventions, environ),
@@ -234,6 +207,8 @@ def resolve(
         latest_semconv=LATEST in _words(environ.get(STABILITY_OPT_IN, "")),
         traces_from_eval=bool(log_traces_from_eval),
         traces_from_compile=bool(log_traces_from_compile),
+        propagate=_switch(environ.get(PROPAGATE), True) if propagate is None else propagate,
+        emit_event=_switch(environ.get(EMIT_EVENT), content in ("EVENT_ONLY", "SPAN_AND_EVENT")),
     )
 
 
@@ -291,6 +266,11 @@ def _value_limit(environ: Mapping[str, str]) -> int:
         if text.isdecimal() and len(text) < 20:
             return min(int(text), LIMIT)
     return LIMIT
+
+
+def _switch(word: str | None, default: bool) -> bool:
+    told = (word or "").strip().lower()
+    return told in ("true", "on", "1") if told in ("true", "on", "1", "false", "off", "0") else default
 
 
 def _words(text: str) -> list[str]:

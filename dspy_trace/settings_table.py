@@ -1,4 +1,4 @@
-"""The variables in the README, out of the docstrings of ``settings.py``: ``python -m dspy_trace.settings_table``."""
+"""The variables in the README, out of docstrings: ``python -m dspy_trace.settings_table``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 
 from dspy_trace.vocab.table import EXAMPLE, docstring, markdown
 
-SETTINGS = Path(__file__).with_name("settings.py")
+FILES = [Path(__file__).with_name(f"{name}.py") for name in ("settings", "surroundings")]
+"""Where every environment variable is named."""
 
 OURS = "DSPY_TRACE_"
 
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
 
 
-def rows(source: Path = SETTINGS) -> Iterator[tuple[str, str, str]]:
+def rows(source: Path) -> Iterator[tuple[str, str, str]]:
     """Yield variables, meaning and example of each constant that names one or several.
 
     Raises:
@@ -40,7 +41,7 @@ def rows(source: Path = SETTINGS) -> Iterator[tuple[str, str, str]]:
 
 def table() -> str:
     """Return the table as Markdown: our own variables, then those of others that are heeded."""
-    found = sorted(rows(), key=lambda row: OURS not in row[0])
+    found = sorted((row for file in FILES for row in rows(file)), key=lambda row: OURS not in row[0])
     lines = ["| variable | meaning | example |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in found)]) + "\n"
 

@@ -27,7 +27,7 @@ MODES = ["NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"]
 VOCABULARIES = [("genai",), ("genai", "openinference")]
 OTHERS = {value for name, value in vars(openinference_keys).items() if name.isupper()}
 ENTRIES = [*table.entries(), *table.entries(table.AGENT_KEYS)]
-KNOWN = {entry.name for entry in ENTRIES if not entry.is_event}
+KNOWN = {entry.name for entry in [*ENTRIES, *table.entries(table.LOG_KEYS)] if not entry.is_event}
 EVENTS = {entry.name: set(entry.example.replace("`", "").split(", ")) for entry in ENTRIES if entry.is_event}
 
 
@@ -118,7 +118,7 @@ def test_the_second_spelling_keeps_to_its_conventions(trace: Recording) -> None:
 
 
 LM_CALLS = {"chat", "text_completion", "decision"}
-CONTENT_KEYS = {entry.name for entry in table.entries() if entry.value.endswith("content")}
+CONTENT_KEYS = {entry.name for entry in ENTRIES if entry.value.endswith("content")}
 
 
 def test_content_is_what_the_table_says_it_is(trace: Recording) -> None:

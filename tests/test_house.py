@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import dspy_trace
-from dspy_trace import settings, settings_table
+from dspy_trace import settings, settings_table, surroundings
 from dspy_trace.points.table import POINTS
-from dspy_trace.vocab import keys, table
+from dspy_trace.vocab import instruments, keys, table
 
 PACKAGE = Path(dspy_trace.__file__).parent
 HERE = Path(__file__).parent
@@ -150,6 +150,16 @@ def test_the_table_is_markdown() -> None:
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines if line} == {4}
 
 
+def test_the_readme_has_the_metrics() -> None:
+    """The same for metrics; no two have a name in common but where one spelling has one name for both."""
+    readme = (HERE.parent / "README.md").read_text("utf-8") if (HERE.parent / "README.md").exists() else None
+    if readme is None:
+        pytest.skip("there is no README here")
+    assert readme.partition("<!-- metrics -->\n")[2].partition("<!-- /metrics -->")[0] == table.metrics()
+    latest = [one.latest for one in instruments.ALL if one.latest is not None]
+    assert len(set(latest)) == len(latest)
+
+
 @pytest.mark.parametrize(
     ("mark", "made", "command"),
     [
@@ -170,7 +180,7 @@ def test_every_variable_is_in_the_table() -> None:
     """Each constant of the settings that names variables, with an example; our own come first."""
     lines = settings_table.table().splitlines()[2:]
     named = [name for line in lines for name in re.findall(r"`([A-Z_0-9]+)`", line.split(" | ")[0])]
-    values = [value for name, value in vars(settings).items() if name.isupper()]
+    values = [value for name, value in (vars(settings) | vars(surroundings)).items() if name.isupper()]
     known = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
     assert sorted(named) == sorted(
         one for one in known if isinstance(one, str) and re.fullmatch("[A-Z][A-Z0-9_]+", one)

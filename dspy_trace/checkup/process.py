@@ -87,7 +87,7 @@ def _what(patch: Patch) -> str:
 
 def _provider() -> Iterator[Finding]:
     active = observer.active()
-    given = active.given if active is not None else None
+    given = active.providers.tracer if active is not None else None
     provider: Any = given or trace.get_tracer_provider()
     if isinstance(provider, ProxyTracerProvider | NoOpTracerProvider):
         yield Finding(

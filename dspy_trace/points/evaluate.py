@@ -10,7 +10,8 @@ from typing import Any
 from dspy_trace.facts import Compilation, Evaluation, ExampleRun, Fact, ModuleCall, Rewarded
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes
-from dspy_trace.scalars import number
+from dspy_trace.scalars import number, text
+from dspy_trace.settings import LIMIT
 
 
 class EvaluateReader:
@@ -101,6 +102,10 @@ class ExampleReader:
         if isinstance(fact.output, tuple) and fact.output:
             fact.output = fact.output[0]
         fact.score = as_score(score)
+        if type(score) is bool:
+            fact.label = "pass" if score else "fail"
+        elif not isinstance(score, int | float):
+            fact.explanation = text(ask(getattr, score, "feedback"), LIMIT)
 
 
 def example_in(item: Any) -> Any:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from dspy_trace.facts import DecisionCall, LMCall, ModuleCall
-from dspy_trace.points import Call, Handover, Held, Note, Place, Spread
+from dspy_trace.facts import DecisionCall, Embedding, LMCall, ModuleCall
+from dspy_trace.points import Call, Handover, Held, Note, Place, Send, Spread
 from dspy_trace.points.adapters import AdapterNotes, FormatReader, ParseNotes, ParseReader
 from dspy_trace.points.decisions import DecisionReader, FinishNotes
 from dspy_trace.points.evaluate import CompileReader, EvaluateReader, RewardNotes
@@ -24,6 +24,7 @@ from dspy_trace.points.lm_before_34 import CacheNotes, LMReaderBefore34, Respons
 from dspy_trace.points.modules import ModuleReader
 from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
 from dspy_trace.points.tools import InterpreterReader, InvokedToolReader, ToolReader
+from dspy_trace.points.transports import headed_httpx, headed_lm15
 
 _MODULE = ModuleReader()
 _LM = LMReader()
@@ -126,17 +127,33 @@ HOLDERS: Final[tuple[Held, ...]] = (
 HANDOVERS: Final[tuple[Handover, ...]] = (Handover("dspy.utils.unbatchify", "Unbatchify.__call__"),)
 """Methods that wait for a thread of DSPy's own, which no context reaches."""
 
-POINTS: Final[tuple[Place, ...]] = (*NOTES, *NOTES_BEFORE, *CALLS, *CALLS_BEFORE, *SPREADS, *HOLDERS, *HANDOVERS)
+_LM15 = "dspy._vendor.lm15.transports"
+_ASKING = (LMCall, Embedding)
+
+SENDS: Final[tuple[Send, ...]] = (
+    Send(f"{_LM15}._sync", "StdlibTransport.stream", within=_ASKING, headed=headed_lm15),
+    Send(f"{_LM15}._async", "StdlibAsyncTransport.stream", within=_ASKING, headed=headed_lm15),
+    # LiteLLM's requests, whichever of its ways they take.
+    Send("httpx", "Client.send", within=_ASKING, headed=headed_httpx),
+    Send("httpx", "AsyncClient.send", within=_ASKING, headed=headed_httpx),
+)
+"""Methods that send requests to LMs."""
+
+POINTS: Final[tuple[Place, ...]] = (
+    *(*NOTES, *NOTES_BEFORE, *CALLS, *CALLS_BEFORE),
+    *(*SPREADS, *HOLDERS, *HANDOVERS, *SENDS),
+)
 """All rows, innermost first where two stand on one method."""
 
 LEVELS: Final = ("minimal", "standard", "full")
 
 
-def rows_for(detail: str, version: tuple[int, int]) -> list[Place]:
-    """Return the rows that `detail` and a DSPy of `version` call for."""
+def rows_for(detail: str, version: tuple[int, int], sends: bool = False) -> list[Place]:
+    """Return the rows that `detail` and a DSPy of `version` call for, with those that `sends` requests or without."""
     wanted = LEVELS[: LEVELS.index(detail) + 1]
     old = [point for point in CALLS_BEFORE if point.before is not None and version < point.before]
     replaced = {(point.module, point.target) for point in old}
     calls = [point for point in CALLS if (point.module, point.target) not in replaced]
     others = [point for point in (*NOTES, *NOTES_BEFORE) if point.before is None or version < point.before]
-    return [*others, *(point for point in (*calls, *old) if point.detail in wanted), *SPREADS, *HOLDERS, *HANDOVERS]
+    calls = [point for point in (*calls, *old) if point.detail in wanted]
+    return [*others, *calls, *SPREADS, *HOLDERS, *HANDOVERS, *(SENDS if sends else ())]

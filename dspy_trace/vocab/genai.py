@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dspy_trace import facts
 from dspy_trace.jsonable import dumps
 from dspy_trace.vocab import Attributes, agent_keys, genai_work, keys
 from dspy_trace.vocab.genai_calls import LMSpelling, ModuleSpelling
+from dspy_trace.vocab.genai_work import score
 from dspy_trace.vocab.spelling import Spelling, put
 
 
@@ -46,8 +49,13 @@ class GenAI:
         )
         return attributes
 
-    def event(self, fact: facts.Fact) -> tuple[str, Attributes]:
-        """Return the name and attributes of what happened during a call."""
+    def event(self, fact: facts.Fact, text: Callable[[str], str] | None) -> tuple[str, Attributes]:
+        """Return the name and attributes of what happened during a call.
+
+        Args:
+            fact: what happened.
+            text: gives captured text; ``None`` where content is not wanted.
+        """
         match fact:
             case facts.ParseFailure():
                 return keys.EVENT_PARSE_ERROR, {
@@ -66,6 +74,6 @@ class GenAI:
                 put(told, (agent_keys.ATTEMPT_REWARD, fact.reward))
                 return agent_keys.EVENT_ATTEMPT, told
             case facts.Scored():
-                return keys.EVENT_EVALUATION, {keys.EVALUATION_NAME: fact.metric, keys.EVALUATION_SCORE: fact.score}
+                return keys.EVENT_EVALUATION, score(fact, text)
             case _:
                 raise TypeError(f"{type(fact).__name__} is not an event")

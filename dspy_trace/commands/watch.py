@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dspy_trace.commands.output import busy, explained, screen
-from dspy_trace.commands.traces import where
+from dspy_trace.commands.stores import where
 
 STEPS = ("eval_full", "eval", "eval_minibatch")
 """Series of scores, under the names that DSPy gives them."""
@@ -41,7 +41,7 @@ def watch(once: bool, every: float, tracking_uri: str | None, experiment: str | 
 def _looked_up(tracking_uri: str | None, experiment: str | None) -> tuple[Any, str]:
     """Return MLflow's client, and the id of the newest compile."""
     from dspy_trace.export.target import target
-    from dspy_trace.settings import READER_SETS
+    from dspy_trace.surroundings import READER_SETS
     from dspy_trace.vocab import run_keys as keys
 
     place, credential = target(tracking_uri, experiment)

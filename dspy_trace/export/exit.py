@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from dspy_trace import settings as names
+from dspy_trace import surroundings
 from dspy_trace.export import records
 from dspy_trace.guard import ask
 
@@ -33,7 +34,7 @@ _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
 
 def in_container(environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether all processes here die when the main one ends."""
-    return names.KUBERNETES in environ or any(os.path.exists(file) for file in _CONTAINER_FILES)
+    return surroundings.KUBERNETES in environ or any(os.path.exists(file) for file in _CONTAINER_FILES)
 
 
 def waits(environ: Mapping[str, str] = os.environ) -> tuple[float, float]:

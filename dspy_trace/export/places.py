@@ -15,6 +15,7 @@ from pathlib import Path
 from time import time
 
 from dspy_trace import settings as names
+from dspy_trace import surroundings
 from dspy_trace.export.salvage import salvage
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.spoolfile import Unusable
@@ -30,10 +31,10 @@ def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
     if chosen := environ.get(names.SPOOL_DIR, "").strip():
         return Path(chosen).expanduser().absolute()
     if sys.platform == "win32":
-        return Path(environ.get(names.LOCAL_APP_DATA) or Path.home() / "AppData" / "Local") / "dspy-trace"
+        return Path(environ.get(surroundings.LOCAL_APP_DATA) or Path.home() / "AppData" / "Local") / "dspy-trace"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "dspy-trace"
-    home = environ.get(names.STATE_HOME, "").strip()
+    home = environ.get(surroundings.STATE_HOME, "").strip()
     # A relative path is to be ignored (XDG).
     return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state") / "dspy-trace"
 

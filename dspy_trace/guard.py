@@ -13,7 +13,10 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
+from dspy_trace.secrets import hide_in_record
+
 logger = logging.getLogger("dspy_trace")
+logger.addFilter(hide_in_record)
 
 P = ParamSpec("P")
 T = TypeVar("T")

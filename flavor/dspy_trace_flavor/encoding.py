@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dspy_trace.guard import attempt
-from dspy_trace.secret_names import looks_secret
+from dspy_trace.secrets import looks_secret
 from dspy_trace_flavor import field_types, lms, signatures
 from dspy_trace_flavor.errors import CannotSave
 from dspy_trace_flavor.importing import nested_path, path_of

@@ -1,4 +1,4 @@
-"""A program and its settings as files, and back: as JSON (`state`), or as a pickle without LMs and secrets (`cloudpickle`)."""
+"""A program and its settings as files, and back: JSON (`state`), or a pickle without LMs and secrets (`cloudpickle`)."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ def culprit(program: Any, settings: dict[str, Any], vault: Vault) -> str:
 
 def pickler_class() -> Any:
     """Return cloudpickle's pickler, which writes LMs and secrets as JSON data and leaves out what belongs to the process."""
-    import cloudpickle
+    import cloudpickle  # type: ignore[import-untyped]  # it has no types
     import dspy
 
     base_lm = getattr(dspy, "BaseLM", dspy.LM)
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle says nothing of its types
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # as above
         def __init__(self, file: Any, vault: Vault) -> None:
             super().__init__(file)
             self._vault, self._encoder = vault, Encoder(vault)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dspy_trace.guard import ask
-from dspy_trace.secret_names import looks_secret
+from dspy_trace.secrets import looks_secret
 from dspy_trace_flavor.importing import resolve
 from dspy_trace_flavor.providers import key_variable
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dspy_trace.guard import ask
-from dspy_trace.secret_names import looks_secret
+from dspy_trace.secrets import looks_secret
 from dspy_trace_flavor.importing import path_of
 from dspy_trace_flavor.providers import key_variable
 from dspy_trace_flavor.vault import Vault

@@ -1,4 +1,4 @@
-"""The secrets of a program: found before it is saved, replaced by the names of environment variables, given back by them.
+"""The secrets of a program: found before it is saved, replaced by names of environment variables, given back by them.
 
 A saved model names ``OPENAI_API_KEY`` where the program held that variable's value, whole or as a part of a longer text
 such as ``Bearer ...``. A secret that is in no variable gets a name, which is said when the program is saved.
@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dspy_trace.secret_names import looks_secret
+from dspy_trace.secret_names import looks_secret_in_environment
 
 SHORTEST = 8
 """Characters of the shortest value that is looked for in other texts: shorter ones are part of ordinary words."""
-
-_NO_SECRETS = frozenset({"PWD", "OLDPWD"})
 
 _SHAPES = re.compile(
     r"""\b(?:sk|pk|rk|gsk|xai|hf|ghp|gho|ghs|github_pat|glpat|xox[abprs]|npm|pypi|dapi|lsv2|whsec)[-_][\w\-]{16,}
@@ -63,7 +61,7 @@ class Vault:
         self._pattern: re.Pattern[str] | None = None
         for name in sorted(environ):
             value = environ[name]
-            if looks_secret(name) and name not in _NO_SECRETS and len(value) >= SHORTEST and value[0] != "/":
+            if looks_secret_in_environment(name, value) and len(value) >= SHORTEST and value[0] != "/":
                 self._keep(value, Secret(f"environment variable {name}", name, True))
 
     def add(self, value: str, where: str, variable: str | None = None) -> None:
@@ -134,7 +132,7 @@ def shaped(text: str) -> Iterator[str]:
     """Yield what looks like a secret in a text, whatever it is called: of a user and password, the password."""
     for found in _SHAPES.finditer(text):
         value = found.group()
-        user, colon, password = value.partition(":")
+        _, colon, password = value.partition(":")
         yield password if colon and not value.startswith("-----") and text[: found.start()].endswith("://") else value
 
 

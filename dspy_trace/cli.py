@@ -9,6 +9,7 @@ import click
 
 from dspy_trace.commands.demo import demo
 from dspy_trace.commands.flush import flush
+from dspy_trace.commands.model import model
 from dspy_trace.commands.traces import ls, show
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     """Tracing for DSPy programs."""
 
 
-for command in (demo, flush, ls, show):
+for command in (demo, flush, ls, model, show):
     main.add_command(command)
 
 if __name__ == "__main__":

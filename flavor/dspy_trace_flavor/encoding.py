@@ -108,12 +108,10 @@ class Encoder:
         return dict(entries) if plain else {"$": "dict", "items": [list(entry) for entry in entries]}
 
     def _object(self, value: Any, where: str, named: bool) -> Any:
-        if isinstance(value, type) or typing.get_origin(value) is not None or value in (Any, ...):
-            return (
-                {"$": "type", "type": field_types.told(value, where, self.encode)}
-                if not _is_signature(value)
-                else self._signature(value, where)
-            )
+        if _is_signature(value):
+            return self._signature(value, where)
+        if isinstance(value, type) or typing.get_origin(value) is not None or value is Any or value is ...:
+            return {"$": "type", "type": field_types.told(value, where, self.encode)}
         known = self._told.get(id(value))
         if known is not None:
             return {"$": "ref", "id": known[0]}

@@ -135,7 +135,7 @@ def construct(program: Any, config: Mapping[str, Any]) -> Any:
     if unknown and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         taken = ", ".join(list(parameters)[1:]) or "nothing"
         raise CannotSave("model_config", f"{cls.__name__}() does not take {unknown[0]!r}: it takes {taken}")
-    made, error = attempt(cls, **given)
+    made, error = attempt(lambda: cls(**given))
     if error is not None:
         raise CannotSave("model_config", f"{cls.__name__}({', '.join(given)}) fails: {error}") from error
     old, new = dict(program.named_predictors()), dict(made.named_predictors())

@@ -47,6 +47,8 @@ def stream(runner: Runner, row: Row) -> Iterator[dict[str, Any]]:
     chosen = streamed(runner.program)
     # A generator shares its consumer's context, whose settings are not ours to change.
     context = copy_context()
+    entered = runner.context()
+    context.run(entered.__enter__)
     items = context.run(_begin, runner, row, chosen)
     seen: set[str] = set()
     prediction: Any = None
@@ -60,10 +62,12 @@ def stream(runner: Runner, row: Row) -> Iterator[dict[str, Any]]:
                 prediction = item
     finally:
         context.run(items.close)
+        context.run(entered.__exit__, None, None, None)
     told = output(prediction) if prediction is not None else {}
+    makers = {field: name for name, one in runner.program.named_predictors() for field in one.signature.output_fields}
     for name, value in told.items():
         if name not in seen:
-            yield {"predict_name": chosen.get(name, ("",))[0], "signature_field_name": name, "chunk": value}
+            yield {"predict_name": makers.get(name, ""), "signature_field_name": name, "chunk": value}
     yield {"prediction": told}
 
 
@@ -76,8 +80,6 @@ def _begin(runner: Runner, row: Row, chosen: dict[str, tuple[str, Any]]) -> Any:
         dspy.streaming.StreamListener(signature_field_name=field, predict=predictor, predict_name=name, **more)
         for field, (name, predictor) in chosen.items()
     ]
-    # Left in force: this context is the stream's alone, and goes with it.
-    runner.context().__enter__()
     begin = dspy.streamify(
         runner.program, stream_listeners=listeners, async_streaming=False, is_async_program=runner.is_async
     )

@@ -62,7 +62,7 @@ class Vault:
         for name in sorted(environ):
             value = environ[name]
             if looks_secret_in_environment(name, value) and len(value) >= SHORTEST and value[0] != "/":
-                self._keep(value, Secret(f"environment variable {name}", name, True))
+                self.secrets.setdefault(value, Secret(f"environment variable {name}", name, True))
 
     def add(self, value: str, where: str, variable: str | None = None) -> None:
         """Know of one more secret.
@@ -72,7 +72,10 @@ class Vault:
             where: path of the attribute that holds it.
             variable: name of the variable to ask for, if it is in none yet and the name is free.
         """
-        if not value.strip() or value in self.secrets:
+        if not value.strip():
+            return
+        if value in self.secrets:
+            self._variables.add(self.secrets[value].variable)
             return
         name = next((key for key in sorted(self._environ) if self._environ[key] == value), None)
         given = name is not None

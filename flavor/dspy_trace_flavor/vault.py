@@ -22,7 +22,7 @@ _SHAPES = re.compile(
     | \beyJ[\w\-]{8,}\.[\w\-]{8,}\.[\w\-]{8,}
     | -----BEGIN[ A-Z]*PRIVATE\ KEY-----[\s\S]+?-----END[ A-Z]*PRIVATE\ KEY-----
     | (?<=[Bb]earer\ )[\w\-.=+/]{12,}
-    | (?<=://)[^\s/@:]*:[^\s/@]+(?=@)""",
+    | (?<=://)[\w\-.~%+]*:[\w\-.~%!*+,;=]+(?=@)""",
     re.VERBOSE,
 )
 """Texts that are secrets by their looks: keys of well-known makers, tokens, what stands before the host of a URL."""

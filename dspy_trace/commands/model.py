@@ -69,9 +69,10 @@ def _summary(uri: str) -> dict[str, Any]:
         os.environ.setdefault(name, value)
     try:
         with busy("MLflow is being loaded ..."):
+            from mlflow.exceptions import MlflowException
+
             from dspy_trace_flavor.errors import FlavorError
             from dspy_trace_flavor.loading import fetch, read_summary
-            from mlflow.exceptions import MlflowException
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"{error.name} is not installed, and models cannot be read without it: pip install 'dspy-trace[mlflow]'"

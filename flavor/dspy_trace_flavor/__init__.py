@@ -1,6 +1,6 @@
 """The MLflow flavor for DSPy programs: models that are safe to share, load where pickle is forbidden, serve and stream.
 
-Where a script says ``mlflow.dspy.save_model``, ``log_model`` or ``load_model``, it can say ``dspy_trace_flavor`` instead.
+Where a script says ``mlflow.dspy.save_model``, ``log_model`` or ``load_model``, it can say ``dspy_trace_flavor``.
 Importing this package imports neither dspy nor mlflow; its functions do.
 """
 
@@ -44,9 +44,10 @@ def get_default_pip_requirements() -> list[str]:
 
 def get_default_conda_env() -> Any:
     """Return the Conda environment of every model of this flavor."""
-    from mlflow.utils.environment import _mlflow_conda_env  # pyright: ignore[reportPrivateUsage]  # as MLflow's flavors
+    from mlflow.utils import environment
 
-    return _mlflow_conda_env(additional_pip_deps=get_default_pip_requirements())
+    untyped: Any = environment  # what MLflow's flavors share has no types
+    return untyped._mlflow_conda_env(additional_pip_deps=get_default_pip_requirements())
 
 
 def save_model(
@@ -70,8 +71,8 @@ def save_model(
 ) -> None:
     """Save a DSPy program as an MLflow model in a local folder, whole or not at all. No LM is called.
 
-    Keys and other secrets are never saved: the model names the environment variables that they are taken from when it is
-    loaded. Neither is the history of LM calls.
+    Keys and other secrets are never saved: the model names the environment variables that they are taken from when it
+    is loaded. Neither is the history of LM calls.
 
     Args:
         model: the program, any ``dspy.Module``.
@@ -88,8 +89,8 @@ def save_model(
         metadata: whatever is to stand in the MLmodel file.
         resources: resources that are needed to serve it.
         use_dspy_model_save: without effect; ``mlflow.dspy`` has it.
-        format: ``state`` (JSON; classes by name), ``cloudpickle``, or ``auto``: ``state`` where that can hold the program,
-            else ``cloudpickle`` with a warning that says why.
+        format: ``state`` (JSON; classes by name), ``cloudpickle``, or ``auto``: ``state`` where that can hold the
+            program, else ``cloudpickle`` with a warning that says why.
         validate_serving_input: without effect; read by ``mlflow.models.Model.log``.
 
     Raises:
@@ -188,8 +189,8 @@ def load_model(
 ) -> Any:
     """Load a program that this flavor or ``mlflow.dspy`` has saved. Nothing of the process is changed.
 
-    The program's predictors get the LM that it was saved with, unless they have one of their own. Other settings that it
-    was saved with, such as its adapter, are in :func:`settings`.
+    The program's predictors get the LM that it was saved with, unless they have one of their own. Other settings that
+    it was saved with, such as its adapter, are in :func:`settings`.
 
     Args:
         model_uri: a folder, ``runs:/...``, ``models:/name@alias`` or any other URI of MLflow's.
@@ -200,7 +201,7 @@ def load_model(
         configure: call ``dspy.configure`` with the saved settings.
 
     Raises:
-        CannotLoad: the model is damaged, was changed, is too new or needs what is not installed. Nothing was executed.
+        CannotLoad: the model is damaged, was changed, is too new or needs what is not installed.
     """
     from dspy_trace_flavor.loading import fetch, load
 

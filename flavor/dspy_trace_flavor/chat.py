@@ -11,7 +11,7 @@ from typing import Any
 from dspy_trace.guard import ask
 from dspy_trace_flavor.errors import BadInput
 from dspy_trace_flavor.fields import outputs
-from dspy_trace_flavor.model import ProgramModel, _explained
+from dspy_trace_flavor.model import ProgramModel, explained
 from dspy_trace_flavor.rows import Row, output, plain
 from dspy_trace_flavor.streams import stream, streamed
 
@@ -27,12 +27,12 @@ class ChatModel(ProgramModel):
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return a chat completion.
 
-        A program whose first input is a text gets the last message of the user, and what was said before in its input of
-        type ``dspy.History``, if it has one; any other gets the list of messages. Of several outputs, the last one that is
-        not its reasoning is the answer.
+        A program whose first input is a text gets the last message of the user, and what was said before in its input
+        of type ``dspy.History``, if it has one; any other gets the list of messages. Of several outputs, the last one
+        that is not its reasoning is the answer.
         """
         request = _request(model_input)
-        with _explained():
+        with explained():
             row = self._row(request["messages"])
         with self.runner.context(_parameters(request), track_usage=True):
             given = self.runner.call(row)
@@ -52,7 +52,7 @@ class ChatModel(ProgramModel):
     def predict_stream(self, model_input: Any, params: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Yield chat-completion chunks: a role first, then the answer's text in pieces, then the reason of its end."""
         request = _request(model_input)
-        with _explained():
+        with explained():
             row = self._row(request["messages"])
         return self._chunks(row)
 
@@ -120,7 +120,7 @@ def _turns(messages: list[dict[str, Any]], question: str, answer: str) -> list[d
 def _request(data: Any) -> dict[str, Any]:
     import pandas as pd
 
-    with _explained():
+    with explained():
         if isinstance(data, pd.DataFrame):
             if len(data) != 1:
                 raise BadInput(f"a chat request is one conversation, not {len(data)}")
@@ -148,7 +148,7 @@ def _message(given: Any, name: str | None) -> dict[str, Any]:
 
 def _usage(given: Any) -> dict[str, int]:
     """Return the tokens of all LM calls, which DSPy has counted."""
-    counted = ask(getattr(given, "get_lm_usage", None), default=None) or {}
+    counted = ask(getattr(given, "get_lm_usage", dict), default=None) or {}
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     return {name: sum(int(one.get(name) or 0) for one in counted.values()) for name in names}
 

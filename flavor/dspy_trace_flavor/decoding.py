@@ -86,15 +86,15 @@ class Decoder:
         return resolve(data["class"])[data["name"]]
 
     def _of_time(self, data: dict[str, Any]) -> Any:
-        made = {"datetime": datetime.datetime, "date": datetime.date, "time": datetime.time}[data["class"]]
+        made: Any = {"datetime": datetime.datetime, "date": datetime.date, "time": datetime.time}[data["class"]]
         value = made.fromisoformat(data["value"])
-        return value.replace(fold=1) if data["fold"] and not isinstance(value, datetime.date) else value
+        return value.replace(fold=1) if data["fold"] else value
 
     def _of_duration(self, data: dict[str, Any]) -> datetime.timedelta:
         return datetime.timedelta(*data["value"])
 
     def _of_text(self, data: dict[str, Any]) -> Any:
-        return resolve(data["class"])(data["value"])
+        return resolve(data["class"])(self.decode(data["value"]) or "")
 
     def _of_tuple(self, data: dict[str, Any]) -> Any:
         return tuple(self.decode(data["items"]))

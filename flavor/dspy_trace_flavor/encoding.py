@@ -8,38 +8,22 @@ from __future__ import annotations
 
 import base64
 import copyreg
-import datetime
-import decimal
-import enum
-import fractions
-import functools
 import math
-import pathlib
-import re
-import types
 import typing
-import uuid
-from collections import OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
 from dspy_trace.guard import attempt
 from dspy_trace.secrets import looks_secret
-from dspy_trace_flavor import field_types, lms, signatures
+from dspy_trace_flavor import field_types, lms, plain_values, signatures
 from dspy_trace_flavor.errors import CannotSave
-from dspy_trace_flavor.importing import nested_path, path_of
+from dspy_trace_flavor.plain_values import class_path
 from dspy_trace_flavor.vault import Vault
 
-TIMES = (datetime.datetime, datetime.date, datetime.time)
-TEXTS = (decimal.Decimal, fractions.Fraction, uuid.UUID, pathlib.PurePath)
-"""Classes whose values are made again from what ``str()`` gives."""
-
-COLLECTIONS = (tuple, set, frozenset, deque)
 NOT_SAVED = frozenset({"history", "callbacks"})
 """Attributes of DSPy's objects that belong to the process."""
 
 _OWN = frozenset({"signature", "config", "demos", "lm", "traces", "train", "stage", *NOT_SAVED})
-_DATA = frozenset({"demos", "store"})
 
 
 class Encoder:
@@ -115,7 +99,7 @@ class Encoder:
         known = self._told.get(id(value))
         if known is not None:
             return {"$": "ref", "id": known[0]}
-        simple = self._simple(value, where, named)
+        simple = plain_values.told(value, where, named, self.encode)
         if simple is not None:
             return simple
         number = len(self._told) + 1
@@ -125,94 +109,6 @@ class Encoder:
     def _signature(self, value: Any, where: str) -> Any:
         return {"$": "signature", **signatures.told(value, where, self.encode)}
 
-    def _simple(self, value: Any, where: str, named: bool) -> Any:
-        """Tell of what has no identity."""
-        kind = type(value)
-        if isinstance(value, enum.Enum):
-            return {"$": "enum", "class": self._path(kind, where), "name": value.name}
-        if kind in TIMES:
-            return {"$": "time", "class": kind.__name__, "value": value.isoformat(), "fold": getattr(value, "fold", 0)}
-        if kind is datetime.timedelta:
-            return {"$": "duration", "value": [value.days, value.seconds, value.microseconds]}
-        if isinstance(value, TEXTS) and kind.__module__.partition(".")[0] in (
-            "decimal",
-            "fractions",
-            "uuid",
-            "pathlib",
-        ):
-            cls = pathlib.PurePath if isinstance(value, pathlib.PurePath) else kind
-            cls = pathlib.Path if isinstance(value, pathlib.Path) else cls
-            return {"$": "text", "class": f"{kind.__module__.partition('.')[0]}:{cls.__name__}", "value": str(value)}
-        if kind in COLLECTIONS:
-            items = sorted(value, key=repr) if kind in (set, frozenset) else list(value)
-            told = [self.encode(item, f"{where}[{index}]", named=named) for index, item in enumerate(items)]
-            return {"$": kind.__name__, "items": told, **({"max": value.maxlen} if kind is deque else {})}
-        if kind is OrderedDict or kind is defaultdict:
-            pairs = [[self.encode(k, where), self.encode(v, f"{where}[{k!r}]")] for k, v in value.items()]
-            made = self.encode(value.default_factory, where) if kind is defaultdict else None
-            return {"$": kind.__name__, "items": pairs, "factory": made}
-        if kind is complex or kind is range or kind is slice:
-            return {
-                "$": kind.__name__,
-                "args": [value.real, value.imag] if kind is complex else list(value.__reduce__()[1]),
-            }
-        if kind is re.Pattern:
-            return {"$": "pattern", "pattern": self.encode(value.pattern, where), "flags": value.flags}
-        if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType | functools.partial):
-            return self._function(value, where)
-        if kind.__module__ == "numpy":
-            return self._numpy(value, where)
-        return None
-
-    def _numpy(self, value: Any, where: str) -> Any:
-        import numpy as np
-
-        if isinstance(value, np.generic | np.ndarray) and not value.dtype.hasobject:
-            data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
-            return {
-                "$": "array",
-                "dtype": value.dtype.str,
-                "shape": list(value.shape),
-                "data": data,
-                "scalar": isinstance(value, np.generic),
-            }
-        return None
-
-    def _function(self, value: Any, where: str) -> Any:
-        if isinstance(value, functools.partial):
-            return {
-                "$": "partial",
-                "func": self.encode(value.func, f"{where}.func"),
-                "args": [self.encode(one, f"{where}.args[{index}]") for index, one in enumerate(value.args)],
-                "keywords": self._dict(value.keywords, f"{where}.keywords", False),
-            }
-        if isinstance(value, types.MethodType):
-            owner = value.__self__
-            return {"$": "method", "of": self.encode(owner, f"{where}.__self__"), "name": value.__name__}
-        path = path_of(value)
-        if path is not None:
-            return {"$": "function", "path": path}
-        found = nested_path(value) if isinstance(value, types.FunctionType) else None
-        if found is None:
-            raise CannotSave(
-                where,
-                f"the function {getattr(value, '__qualname__', value)!r} cannot be imported in another process. "
-                "Define it at the top of a module, or save with format='cloudpickle'.",
-            )
-        names = value.__code__.co_freevars
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return {
-            "$": "nested",
-            "path": found[0],
-            "index": found[1],
-            "defaults": self.encode(value.__defaults__, f"{where}.__defaults__"),
-            "keywords": self.encode(value.__kwdefaults__, f"{where}.__kwdefaults__"),
-            "cells": [
-                self.encode(cell, f"{where}.{name}", named=looks_secret(name))
-                for name, cell in zip(names, cells, strict=True)
-            ],
-        }
-
     def _made(self, value: Any, where: str) -> dict[str, Any]:
         """Tell of what has identity, by what it is made of."""
         import dspy
@@ -221,12 +117,12 @@ class Encoder:
         if isinstance(value, dspy.BaseLM if hasattr(dspy, "BaseLM") else dspy.LM):
             state = lms.state_of(value)
             if state is not None:
-                return {"$": "lm", "class": self._path(cls, where), **lms.told(state, where, self.encode)}
+                return {"$": "lm", "class": class_path(cls, where), **lms.told(state, where, self.encode)}
         if isinstance(value, dspy.Predict):
             return self._predict(value, where)
         if isinstance(value, dspy.Module):
             state = value.__getstate__() if _is_own(cls, "__getstate__") else vars(value)
-            return {"$": "module", "class": self._path(cls, where), "attributes": self._state(state, where, dspys=True)}
+            return {"$": "module", "class": class_path(cls, where), "attributes": self._state(state, where, dspys=True)}
         if cls is dspy.Example or cls is dspy.Prediction:
             return self._example(value, where)
         if cls is dspy.Tool:
@@ -238,7 +134,7 @@ class Encoder:
             }
             return {
                 "$": "batcher",
-                "class": self._path(cls, where),
+                "class": class_path(cls, where),
                 "batch_fn": self.encode(value.batch_fn, where),
                 **told,
             }
@@ -248,7 +144,7 @@ class Encoder:
         state = vars(value)
         return {
             "$": "predict",
-            "class": self._path(type(value), where),
+            "class": class_path(type(value), where),
             "signature": self.encode(value.signature, f"{where}.signature"),
             "config": self.encode(value.config, f"{where}.config"),
             "lm": self.encode(value.lm, f"{where}.lm"),
@@ -292,8 +188,8 @@ class Encoder:
             why = str(error) or type(error).__name__
             raise CannotSave(
                 where,
-                f"{cls.__module__}.{cls.__qualname__} cannot be saved ({why}). Make it where it is used, or leave it out "
-                "in the class's __getstate__ and make it again in __setstate__.",
+                f"{cls.__module__}.{cls.__qualname__} cannot be saved ({why}). Make it where it is used, or leave it "
+                "out in the class's __getstate__ and make it again in __setstate__.",
             )
         function, args, state, items, entries = (*reduced, None, None, None)[:5]
         if function is not copyreg.__newobj__ or args[0] is not cls:  # type: ignore[attr-defined]  # typeshed lacks it
@@ -305,23 +201,13 @@ class Encoder:
         plain, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
         return {
             "$": "object",
-            "class": self._path(cls, where),
+            "class": class_path(cls, where),
             "args": [self.encode(one, where) for one in args[1:]],
             "state": self._state(plain, where, dspys=dspys),
             "slots": self._state(slots, where, dspys=dspys),
             "items": [self.encode(item, f"{where}[{index}]") for index, item in enumerate(items or ())],
             "entries": [[self.encode(k, where), self.encode(v, f"{where}[{k!r}]")] for k, v in entries or ()],
         }
-
-    def _path(self, cls: type, where: str) -> str:
-        path = path_of(cls)
-        if path is None:
-            raise CannotSave(
-                where,
-                f"its class {cls.__module__}.{cls.__qualname__} cannot be imported in another process. Define it at the "
-                "top of a module, and pass that module's file in code_paths; or save with format='cloudpickle'.",
-            )
-        return path
 
 
 def _is_signature(value: Any) -> bool:

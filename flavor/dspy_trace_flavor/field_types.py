@@ -75,9 +75,10 @@ def meant(data: Any, decode: Decode) -> Any:
     if "literal" in data:
         return Literal[tuple(decode(value) for value in data["literal"])]
     if "annotated" in data:
-        return Annotated[(meant(data["annotated"], decode), *(decode(one) for one in data["with"]))]
+        annotated: Any = Annotated
+        return annotated.__class_getitem__((meant(data["annotated"], decode), *map(decode, data["with"])))
     if "union" in data:
-        return Union[tuple(meant(one, decode) for one in data["union"])]
+        return Union[tuple(meant(one, decode) for one in data["union"])]  # noqa: UP007  # what it was
     if "either" in data:
         first, *rest = (meant(one, decode) for one in data["either"])
         for one in rest:

@@ -1,4 +1,4 @@
-"""A program and its settings as files, and back: JSON (`state`), or a pickle without LMs and secrets (`cloudpickle`)."""
+"""A program and its settings as files, and back: JSON, or a pickle without LMs and secrets."""
 
 from __future__ import annotations
 
@@ -24,15 +24,31 @@ PICKLE = "data/program.pkl"
 SUMMARY = "data/summary.json"
 
 PROCESS = frozenset(
-    "trace callbacks usage_tracker send_stream stream_listeners caller_predict caller_modules branch_idx disable_history "
-    "track_usage max_history_size max_trace_size async_max_workers num_threads provide_traceback max_errors "
-    "warn_on_type_mismatch".split()
+    (
+        "trace",
+        "callbacks",
+        "usage_tracker",
+        "send_stream",
+        "stream_listeners",
+        "caller_predict",
+        "caller_modules",
+        "branch_idx",
+        "disable_history",
+        "track_usage",
+        "max_history_size",
+        "max_trace_size",
+        "async_max_workers",
+        "num_threads",
+        "provide_traceback",
+        "max_errors",
+        "warn_on_type_mismatch",
+    )
 )
 """Settings of DSPy's that belong to the process and do not change results."""
 
 
 def settings_to_save() -> dict[str, Any]:
-    """Return the settings in force that change results: LM, adapter, retriever, and whatever the program has set itself."""
+    """Return the settings in force that change results: LM, adapter, retriever, and those of the program's own."""
     import dspy
     from dspy.dsp.utils.settings import DEFAULT_CONFIG
 
@@ -110,13 +126,13 @@ def culprit(program: Any, settings: dict[str, Any], vault: Vault) -> str:
 
 
 def pickler_class() -> Any:
-    """Return cloudpickle's pickler, which writes LMs and secrets as JSON data and leaves out what belongs to the process."""
-    import cloudpickle  # type: ignore[import-untyped]  # it has no types
+    """Return cloudpickle's pickler, made to write LMs and secrets as JSON data and to leave out histories."""
+    import cloudpickle
     import dspy
 
     base_lm = getattr(dspy, "BaseLM", dspy.LM)
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # as above
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it is Any to mypy
         def __init__(self, file: Any, vault: Vault) -> None:
             super().__init__(file)
             self._vault, self._encoder = vault, Encoder(vault)
@@ -135,20 +151,16 @@ def pickler_class() -> Any:
 
         def reducer_override(self, value: Any) -> Any:
             state = getattr(value, "__dict__", None)
-            if (
-                isinstance(value, dspy.Predict | base_lm | dspy.Adapter)
-                and state
-                and type(value).__reduce_ex__ is object.__reduce_ex__
-            ):
+            if isinstance(value, dspy.Predict | base_lm | dspy.Adapter) and state:
                 kept = {key: item for key, item in state.items() if key not in NOT_SAVED | {"traces"}}
-                emptied = {key: [] for key in (*NOT_SAVED, "traces") if key in state}
+                emptied: dict[str, Any] = {key: [] for key in (*NOT_SAVED, "traces") if key in state}
                 return _empty, (type(value),), {**kept, **emptied}
             return super().reducer_override(value)
 
     return Pickler
 
 
-def _empty(cls: type) -> Any:
+def _empty(cls: Any) -> Any:
     return cls.__new__(cls)
 
 

@@ -89,7 +89,8 @@ def load(place: Path, lm: Any = None, lm_kwargs: Mapping[str, Any] | None = None
         settings["lm"] = _lm(lm, lm_kwargs)
     if givers.missing:
         logger.warning(
-            "The model needs keys that are not here: set the environment variable%s %s, or load it with lm= or lm_kwargs=.",
+            "The model needs keys that are not here: set the environment variable%s %s, or load it with lm= or "
+            "lm_kwargs=.",
             "s" if len(givers.missing) > 1 else "",
             ", ".join(givers.missing),
         )

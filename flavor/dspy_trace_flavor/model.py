@@ -46,7 +46,7 @@ class ProgramModel:
             params: ``on_error``: ``raise`` (default) or ``return``, which gives a failed row's error in its place;
                 ``num_threads`` for many rows.
         """
-        with _explained():
+        with explained():
             rows, single = rows_of(model_input, self.taken)
             on_error, threads = _parameters(params)
         with self.runner.context():
@@ -61,7 +61,7 @@ class ProgramModel:
 
     async def apredict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         """Return what :meth:`predict` does, without blocking the event loop."""
-        with _explained():
+        with explained():
             rows, single = rows_of(model_input, self.taken)
             on_error, threads = _parameters(params)
         places = asyncio.Semaphore(threads)
@@ -87,7 +87,7 @@ class ProgramModel:
             model_input: one row.
             params: ``include_final_prediction``: end with ``{"prediction": {...}}``.
         """
-        with _explained():
+        with explained():
             rows, _ = rows_of(model_input, self.taken)
             if len(rows) != 1:
                 raise BadInput(f"a stream takes one row, not {len(rows)}")
@@ -115,7 +115,7 @@ def _error(error: Exception) -> dict[str, Any]:
     return {"error": {"type": type(error).__qualname__, "message": scrub_text(str(error))}}
 
 
-class _explained:  # noqa: N801  # reads as a function where it is used
+class explained:
     """Raise what is wrong with an input as MLflow's own exception, which its server answers with status 400."""
 
     def __enter__(self) -> None:

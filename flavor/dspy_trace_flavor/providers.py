@@ -11,9 +11,9 @@ _SHARED = {"text-completion-openai": "OPENAI", "vertex_ai": "GOOGLE", "together_
 def key_variable(client: Any) -> str | None:
     """Return the variable with the key of an LM or an embedder; ``None`` for anything else."""
     model = getattr(client, "model", None)
-    if not isinstance(model, str) or not isinstance(getattr(client, "kwargs", None), dict):
-        if not isinstance(getattr(client, "default_kwargs", None), dict) or not isinstance(model, str):
-            return None
+    parameters = getattr(client, "kwargs", None) or getattr(client, "default_kwargs", None)
+    if not isinstance(model, str) or not isinstance(parameters, dict):
+        return None
     return variable_of(model)
 
 

@@ -42,7 +42,8 @@ def rows_of(data: Any, taken: list[Field]) -> tuple[list[Row], bool]:
         items, single = [data], True
     else:
         raise BadInput(
-            f"an input must be a text, a dict, a list of either, a DataFrame, a Series or an array, not {type(data).__name__}"
+            "an input must be a text, a dict, a list of either, a DataFrame, a Series or an array, "
+            f"not {type(data).__name__}"
         )
     if not items:
         raise BadInput("the input is empty: give at least one row")
@@ -126,14 +127,10 @@ def output(value: Any) -> Any:
 
     if isinstance(value, dspy.Example):
         return {key: output(item) for key, item in value.items()}
-    if (
-        value is None
-        or isinstance(value, bool | int | float | str | datetime.date | bytes)
-        and not isinstance(value, enum.Enum)
-    ):
-        return value
     if isinstance(value, enum.Enum):
         return output(value.value)
+    if value is None or isinstance(value, bool | int | float | str | datetime.date | bytes):
+        return value
     if isinstance(value, Mapping):
         return {str(output(key)): output(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

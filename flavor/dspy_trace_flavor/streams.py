@@ -37,7 +37,7 @@ def streamed(program: Any) -> dict[str, tuple[str, Any]]:
 
 
 def _streams(annotation: Any) -> bool:
-    return annotation is str or ask(getattr(annotation, "is_streamable", None), default=False) is True
+    return annotation is str or ask(getattr(annotation, "is_streamable", bool), default=False) is True
 
 
 def stream(runner: Runner, row: Row) -> Iterator[dict[str, Any]]:

@@ -72,9 +72,13 @@ def compiled() -> Bureau:
     program = Bureau("stern", 2)
     program.triage.signature = program.triage.signature.with_instructions("Sort the letter with care.")
     program.triage.demos = [
-        dspy.Example(letter="Thank you!", sender=Person(name="Ada"), kind="praise", urgency=Urgency.LOW, tags=["thanks"])
+        dspy.Example(
+            letter="Thank you!", sender=Person(name="Ada"), kind="praise", urgency=Urgency.LOW, tags=["thanks"]
+        )
     ]
-    program.answers[0].predict.demos = [{"letter": "Oh", "kind": "praise", "tone": "kind", "answer": "Dear", "reasoning": "so"}]
+    program.answers[0].predict.demos = [
+        {"letter": "Oh", "kind": "praise", "tone": "kind", "answer": "Dear", "reasoning": "so"}
+    ]
     return program
 
 

@@ -220,7 +220,9 @@ def test_chat(scripted_lm: ScriptedLM) -> None:
         model = loaded(bureau.Talk(), task="llm/v1/chat")
     given = model.predict(CHAT)
     assert given["object"] == "chat.completion"
-    assert given["choices"] == [{"index": 0, "message": {"role": "assistant", "content": "I am well"}, "finish_reason": "stop"}]
+    assert given["choices"] == [
+        {"index": 0, "message": {"role": "assistant", "content": "I am well"}, "finish_reason": "stop"}
+    ]
     assert given["usage"]["total_tokens"] == given["usage"]["prompt_tokens"] + given["usage"]["completion_tokens"] > 0
     body = scripted_lm.requests[-1].body
     assert body["temperature"] == 0.25
@@ -260,6 +262,9 @@ def test_mlflow_evaluates_it() -> None:
         return bool(outputs["echo"] == expectations["echo"])
 
     model = mlflow.pyfunc.load_model("model")
-    rows = [{"inputs": {"text": "a"}, "expectations": {"echo": "a"}}, {"inputs": {"text": "b"}, "expectations": {"echo": "x"}}]
+    rows = [
+        {"inputs": {"text": "a"}, "expectations": {"echo": "a"}},
+        {"inputs": {"text": "b"}, "expectations": {"echo": "x"}},
+    ]
     told = mlflow.genai.evaluate(data=rows, predict_fn=lambda text: model.predict({"text": text}), scorers=[right])
     assert told.metrics["right/mean"] == 0.5

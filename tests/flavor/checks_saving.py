@@ -131,9 +131,17 @@ def test_nothing_is_left_of_a_save_that_fails(scripted_lm: ScriptedLM, tmp_path:
         for error, message, options in (
             (SecretFound, r"settings\['lm'\].*: its secret would be in code/tools.py", {"code_paths": [str(source)]}),
             (SecretFound, "its secret would be in MLmodel", {"metadata": {"note": "planted-in-source-1"}}),
-            (SecretFound, "requirements.txt|conda.yaml", {"extra_pip_requirements": ["--index-url https://me:pa55word@h/"]}),
+            (
+                SecretFound,
+                "requirements.txt|conda.yaml",
+                {"extra_pip_requirements": ["--index-url https://me:pa55word@h/"]},
+            ),
             (SecretFound, "input_example.json", {"input_example": {**LETTER, "letter": "planted-in-source-1"}}),
-            (CannotSave, "it does not fit the program, which takes letter, sender: it has 'question'", {"signature": wrong}),
+            (
+                CannotSave,
+                "it does not fit the program, which takes letter, sender: it has 'question'",
+                {"signature": wrong},
+            ),
             (CannotSave, "there is no nowhere.py", {"code_paths": ["nowhere.py"]}),
             (CannotSave, "format: it must be one of", {"format": "pickle"}),
             (CannotSave, "task: it must be one of", {"task": "llm/v1/completions"}),
@@ -184,7 +192,9 @@ def test_a_folder_that_is_not_what_was_saved_is_refused(tmp_path: Path) -> None:
 
 def test_a_missing_class_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program whose class is nowhere says what is to be installed."""
-    (tmp_path / "gone_module.py").write_text("import dspy\nclass Gone(dspy.Module):\n    def forward(self, a): return a\n")
+    (tmp_path / "gone_module.py").write_text(
+        "import dspy\nclass Gone(dspy.Module):\n    def forward(self, a): return a\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     import gone_module
 

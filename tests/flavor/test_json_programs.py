@@ -129,7 +129,10 @@ def test_history_and_callbacks_are_left_out(scripted_lm: ScriptedLM, tmp_path: p
     program.callbacks = [Watcher()]
     program(question="a-question-in-the-history")
     assert program.history and program.lm.history
-    texts = [json.dumps(Encoder(Vault({})).encode(program, "program")).encode(), *as_pickle(program, {}, Vault({})).values()]
+    texts = [
+        json.dumps(Encoder(Vault({})).encode(program, "program")).encode(),
+        *as_pickle(program, {}, Vault({})).values(),
+    ]
     for text in texts:
         assert b"in-the-history" not in text
         assert b"Watcher" not in text

@@ -85,7 +85,9 @@ class Leaky(dspy.Module):  # type: ignore[misc]
         self.predict = dspy.Predict("question -> answer", api_key=planted())
         self.predict.lm = lm()
         self.predict.demos = [dspy.Example(question=planted("use sk-{}abcdefghijk"), answer="no")]
-        self.search = Search(Client(planted("https://me:{}@db.example/x"), planted(), {"Authorization": planted("Bearer {}")}))
+        self.search = Search(
+            Client(planted("https://me:{}@db.example/x"), planted(), {"Authorization": planted("Bearer {}")})
+        )
         self.nested = {"service": {"password": planted()}, "pairs": [("X-Api-Key", planted())]}
         self.by_key = {planted("sk-{}abcdefghijk"): 3}
         self.tools = [dspy.Tool(made_with(planted()))]
@@ -223,4 +225,3 @@ def test_ordinary_texts_stay() -> None:
     vault = Vault({"OPENAI_API_KEY": "EMPTY", "PWD": "/home/somebody"})
     for text in ("EMPTY", "/home/somebody/x", "max_tokens", "the api_key is secret", "http://host:8000/v1", "a" * 40):
         assert vault.parts(text, "program") is None
-

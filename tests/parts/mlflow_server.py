@@ -124,7 +124,7 @@ def mlflow_server(made_database: Path, tmp_path_factory: pytest.TempPathFactory)
     """Give ``mlflow server`` on a database of its own. Tests keep apart by experiments of their own."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copyfile(made_database, folder / "mlflow.db")
-    port = _free_port()
+    port = free_port()
     with (folder / "log").open("w+b") as log:
         process = subprocess.Popen(
             _command(folder, port),
@@ -175,7 +175,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: IO[bytes]) ->
     raise RuntimeError(f"mlflow server did not start: {log.read()[-3000:].decode(errors='replace')}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -53,7 +53,8 @@ def diff(before: str, after: str) -> None:
     pairs = [("", _facts(one), _facts(two))]
     first, second = ({one["path"]: one for one in told["predictors"]} for told in (one, two))
     for path in dict.fromkeys((*first, *second)):
-        pairs.append((path, *(dict(_lines(side[path])) if path in side else {} for side in (first, second))))
+        left, right = (dict(_lines(side[path])) if path in side else {} for side in (first, second))
+        pairs.append((path, left, right))
     shown = False
     for path, left, right in pairs:
         table = _changes(left, right, path, (before, after))

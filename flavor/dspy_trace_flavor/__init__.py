@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_trace_flavor.errors import BadInput, CannotLoad, CannotSave, FlavorError, SecretFound
+from dspy_trace_flavor.untyped import untyped
 
 __all__ = [
     "BadInput",
@@ -208,7 +209,7 @@ def load_model(
     loaded = load(fetch(model_uri, dst_path), lm, lm_kwargs, model_config)
     program, saved = loaded.program, loaded.settings
     if configure:
-        import dspy
+        dspy = untyped("dspy")
 
         dspy.configure(**saved)
     elif saved.get("lm") is not None:
@@ -230,7 +231,9 @@ def settings(program: Any) -> dict[str, Any]:
     return dict(_settings.get(id(program), {}))
 
 
-def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Any:
+def _load_pyfunc(  # pyright: ignore[reportUnusedFunction]  # MLflow calls it
+    path: str, model_config: Mapping[str, Any] | None = None
+) -> Any:
     """Load a model for MLflow's ``pyfunc``, which calls this by name."""
     from dspy_trace_flavor.chat import ChatModel
     from dspy_trace_flavor.loading import load

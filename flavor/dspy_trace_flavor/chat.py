@@ -14,6 +14,7 @@ from dspy_trace_flavor.fields import outputs
 from dspy_trace_flavor.model import ProgramModel, explained
 from dspy_trace_flavor.rows import Row, output, plain
 from dspy_trace_flavor.streams import stream, streamed
+from dspy_trace_flavor.untyped import untyped
 
 TASK = "llm/v1/chat"
 
@@ -70,7 +71,7 @@ class ChatModel(ProgramModel):
         yield _chunk(head, {}, "stop")
 
     def _head(self, kind: str) -> dict[str, Any]:
-        import dspy
+        dspy = untyped("dspy")
 
         lm = self.runner.settings.get("lm") or dspy.settings.lm
         model = str(getattr(lm, "model", None) or type(self.program).__name__)
@@ -78,7 +79,7 @@ class ChatModel(ProgramModel):
 
     def _row(self, messages: list[dict[str, Any]]) -> Row:
         """Return the inputs of the program for a conversation."""
-        import dspy
+        dspy = untyped("dspy")
 
         if not self.taken:
             return {"messages": messages}
@@ -118,7 +119,7 @@ def _turns(messages: list[dict[str, Any]], question: str, answer: str) -> list[d
 
 
 def _request(data: Any) -> dict[str, Any]:
-    import pandas as pd
+    pd = untyped("pandas")
 
     with explained():
         if isinstance(data, pd.DataFrame):

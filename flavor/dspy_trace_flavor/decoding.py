@@ -15,6 +15,7 @@ from dspy_trace_flavor import field_types, lms, signatures
 from dspy_trace_flavor.encoding import Encoder
 from dspy_trace_flavor.errors import CannotLoad
 from dspy_trace_flavor.importing import nested_function, resolve
+from dspy_trace_flavor.untyped import untyped
 from dspy_trace_flavor.vault import Givers, Vault
 
 
@@ -127,7 +128,7 @@ class Decoder:
         return re.compile(self.decode(data["pattern"]), data["flags"])
 
     def _of_array(self, data: dict[str, Any]) -> Any:
-        import numpy as np
+        np = untyped("numpy")
 
         raw = np.frombuffer(base64.b64decode(data["data"]), dtype=np.dtype(data["dtype"]))
         made = raw.reshape(data["shape"]).copy()
@@ -161,7 +162,7 @@ class Decoder:
         return self._keep(data, lms.made(data["class"], {**decoded, **given}))
 
     def _of_predict(self, data: dict[str, Any]) -> Any:
-        import dspy
+        dspy = untyped("dspy")
 
         value = self._keep(data, self._empty(data["class"], dspy.Predict))
         dspy.Predict.__init__(value, self.decode(data["signature"]), **self.decode(data["config"]))
@@ -171,7 +172,7 @@ class Decoder:
         return value
 
     def _of_module(self, data: dict[str, Any]) -> Any:
-        import dspy
+        dspy = untyped("dspy")
 
         value = self._keep(data, self._empty(data["class"], dspy.Module))
         attributes = self._attributes(data["attributes"])
@@ -185,10 +186,10 @@ class Decoder:
         return value
 
     def _empty(self, path: str, base: type) -> Any:
-        cls = resolve(path)
+        cls: Any = resolve(path)
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise CannotLoad(f"{path} is no {base.__name__} any more")
-        value = cls.__new__(cls)
+        value: Any = object.__new__(cls)
         # As DSPy does for classes that forget to call its constructor.
         vars(value).update(_compiled=False, callbacks=[], history=[])
         return value
@@ -197,7 +198,7 @@ class Decoder:
         return {key: self.decode(value) for key, value in data.items()}
 
     def _of_example(self, data: dict[str, Any]) -> Any:
-        import dspy
+        dspy = untyped("dspy")
 
         made = (dspy.Prediction if data["class"] == "Prediction" else dspy.Example)(**self.decode(data["store"]))
         value = self._keep(data, made)
@@ -206,7 +207,7 @@ class Decoder:
         return value
 
     def _of_tool(self, data: dict[str, Any]) -> Any:
-        import dspy
+        dspy = untyped("dspy")
 
         kinds = {key: field_types.meant(kind, self.decode) for key, kind in data["arg_types"].items()}
         told = {name: self.decode(data[name]) for name in ("func", "name", "desc", "args", "arg_desc")}

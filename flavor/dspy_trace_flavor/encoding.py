@@ -18,6 +18,7 @@ from dspy_trace.secrets import looks_secret
 from dspy_trace_flavor import field_types, lms, plain_values, signatures
 from dspy_trace_flavor.errors import CannotSave
 from dspy_trace_flavor.plain_values import class_path
+from dspy_trace_flavor.untyped import untyped
 from dspy_trace_flavor.vault import Vault
 
 NOT_SAVED = frozenset({"history", "callbacks"})
@@ -111,7 +112,7 @@ class Encoder:
 
     def _made(self, value: Any, where: str) -> dict[str, Any]:
         """Tell of what has identity, by what it is made of."""
-        import dspy
+        dspy = untyped("dspy")
 
         cls = type(value)
         if isinstance(value, dspy.BaseLM if hasattr(dspy, "BaseLM") else dspy.LM):
@@ -191,7 +192,8 @@ class Encoder:
                 f"{cls.__module__}.{cls.__qualname__} cannot be saved ({why}). Make it where it is used, or leave it "
                 "out in the class's __getstate__ and make it again in __setstate__.",
             )
-        function, args, state, items, entries = (*reduced, None, None, None)[:5]
+        parts: tuple[Any, ...] = (*reduced, None, None, None)
+        function, args, state, items, entries = parts[:5]
         if function is not copyreg.__newobj__ or args[0] is not cls:  # type: ignore[attr-defined]  # typeshed lacks it
             raise CannotSave(
                 where,
@@ -211,7 +213,7 @@ class Encoder:
 
 
 def _is_signature(value: Any) -> bool:
-    import dspy
+    dspy = untyped("dspy")
 
     return isinstance(value, type) and issubclass(value, dspy.Signature) and value is not dspy.Signature
 

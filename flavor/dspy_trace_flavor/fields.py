@@ -11,6 +11,7 @@ from typing import Any
 
 from dspy_trace.guard import ask
 from dspy_trace.points.programs import modules_in
+from dspy_trace_flavor.untyped import untyped
 
 MISSING: Any = inspect.Parameter.empty
 
@@ -26,7 +27,7 @@ class Field:
 
 def inputs(program: Any) -> list[Field]:
     """Return what a program takes, in order; nothing where it takes whatever it is given and has no signature."""
-    import dspy
+    dspy = untyped("dspy")
 
     method = next((found for name in ("forward", "aforward") if (found := _own(program, name)) is not None), None)
     parameters = list(inspect.signature(method).parameters.values())[1:] if method is not None else []
@@ -95,7 +96,7 @@ def _called(node: ast.expr | None) -> ast.Call | None:
 
 def signature_of(program: Any) -> Any:
     """Return the signature of one of DSPy's own modules: its own, or that of the one predictor that it is made of."""
-    import dspy
+    dspy = untyped("dspy")
 
     if not isinstance(program, dspy.Predict) and _own(program, "forward") is not None:
         return None

@@ -14,6 +14,7 @@ from dspy_trace.guard import attempt
 from dspy_trace_flavor.decoding import Decoder
 from dspy_trace_flavor.encoding import NOT_SAVED, Encoder
 from dspy_trace_flavor.errors import CannotLoad, CannotSave
+from dspy_trace_flavor.untyped import untyped
 from dspy_trace_flavor.vault import Vault
 
 NEWEST = 1
@@ -49,7 +50,7 @@ PROCESS = frozenset(
 
 def settings_to_save() -> dict[str, Any]:
     """Return the settings in force that change results: LM, adapter, retriever, and those of the program's own."""
-    import dspy
+    dspy = untyped("dspy")
     from dspy.dsp.utils.settings import DEFAULT_CONFIG
 
     default = object()
@@ -127,15 +128,17 @@ def culprit(program: Any, settings: dict[str, Any], vault: Vault) -> str:
 
 def pickler_class() -> Any:
     """Return cloudpickle's pickler, made to write LMs and secrets as JSON data and to leave out histories."""
-    import cloudpickle
-    import dspy
+    cloudpickle = untyped("cloudpickle")
+    dspy = untyped("dspy")
 
     base_lm = getattr(dspy, "BaseLM", dspy.LM)
+    base: Any = cloudpickle.Pickler
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it is Any to mypy
+    class Pickler(base):  # type: ignore[misc]  # it has no types
         def __init__(self, file: Any, vault: Vault) -> None:
             super().__init__(file)
             self._vault, self._encoder = vault, Encoder(vault)
+            self._by_value: dict[int, Any] = {}
 
         def persistent_id(self, value: Any) -> Any:
             kind = type(value)
@@ -146,8 +149,16 @@ def pickler_class() -> Any:
                 parts = self._vault.parts(value.decode("latin-1"), "program")
                 return None if parts is None else {"$": "secret", "parts": parts, "bytes": True}
             if isinstance(value, base_lm) or (kind.__name__ == "Unbatchify" and kind.__module__.startswith("dspy.")):
-                return attempt(self._encoder.encode, value, "lm")[0]
+                return self._as_json(value)
             return None
+
+        def _as_json(self, value: Any) -> Any:
+            if id(value) in self._by_value:
+                return None
+            told, error = attempt(self._encoder.encode, value, "lm")
+            if error is not None:
+                self._by_value[id(value)] = value
+            return told
 
         def reducer_override(self, value: Any) -> Any:
             state = getattr(value, "__dict__", None)

@@ -10,6 +10,7 @@ from dspy_trace.guard import ask
 from dspy_trace.secrets import looks_secret
 from dspy_trace_flavor.importing import resolve
 from dspy_trace_flavor.providers import key_variable
+from dspy_trace_flavor.untyped import untyped
 
 _MARK = "_dspy_lm_class"
 """Where DSPy keeps the class in its state, from 3.4 on."""
@@ -17,7 +18,7 @@ _MARK = "_dspy_lm_class"
 
 def state_of(lm: Any) -> dict[str, Any] | None:
     """Return DSPy's state of an LM with its key; ``None`` where DSPy's state cannot be all of it."""
-    import dspy
+    dspy = untyped("dspy")
 
     cls = type(lm)
     # What a subclass keeps beside it, DSPy's own method knows nothing of.
@@ -52,7 +53,7 @@ class _Named:
 
 def made(path: str, state: dict[str, Any]) -> Any:
     """Return the LM of a class and a state, without asking anything of it."""
-    import dspy
+    dspy = untyped("dspy")
 
     cls = resolve(path)
     state = {key: value for key, value in state.items() if not (value is None and looks_secret(key))}

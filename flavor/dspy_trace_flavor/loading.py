@@ -15,6 +15,7 @@ from dspy_trace.guard import attempt
 from dspy_trace_flavor import folder, formats
 from dspy_trace_flavor.decoding import Decoder
 from dspy_trace_flavor.errors import CannotLoad, CannotSave
+from dspy_trace_flavor.untyped import untyped
 from dspy_trace_flavor.vault import Givers
 
 logger = logging.getLogger("dspy_trace_flavor")
@@ -98,7 +99,7 @@ def load(place: Path, lm: Any = None, lm_kwargs: Mapping[str, Any] | None = None
 
 
 def _lm(lm: Any, lm_kwargs: Mapping[str, Any] | None) -> Any:
-    import dspy
+    dspy = untyped("dspy")
 
     return dspy.LM(lm, **(lm_kwargs or {})) if isinstance(lm, str) else lm
 
@@ -112,9 +113,7 @@ def _add_to_path(code: Path) -> None:
 
 def _of_mlflow(place: Path, model: Any, conf: Mapping[str, Any], lm: Any) -> Loaded:
     """Load what ``mlflow.dspy`` has saved, with what of its settings is not the saving process's own."""
-    import mlflow.dspy
-
-    wrapper = mlflow.dspy._load_pyfunc(str(place))  # pyright: ignore[reportPrivateUsage]  # what every flavor of MLflow has
+    wrapper = untyped("mlflow.dspy")._load_pyfunc(str(place))
     settings = {key: value for key, value in dict(wrapper.dspy_settings).items() if key not in formats.PROCESS}
     if lm is not None:
         settings["lm"] = _lm(lm, None)

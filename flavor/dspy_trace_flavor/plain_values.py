@@ -19,6 +19,7 @@ from typing import Any
 from dspy_trace.secrets import looks_secret
 from dspy_trace_flavor.errors import CannotSave
 from dspy_trace_flavor.importing import nested_path, path_of
+from dspy_trace_flavor.untyped import untyped
 
 _TEXTS = (decimal.Decimal, fractions.Fraction, uuid.UUID, pathlib.PurePath)
 """Classes whose values are made again from what ``str()`` gives."""
@@ -57,15 +58,15 @@ def class_path(cls: type, where: str) -> str:
 
 
 def _scalar(value: Any, where: str, named: bool, encode: Encode) -> Any:
-    kind = type(value)
-    if isinstance(value, enum.Enum):
+    kind: Any = type(value)
+    if issubclass(kind, enum.Enum):
         return {"$": "enum", "class": class_path(kind, where), "name": value.name}
     if kind in _TIMES:
         return {"$": "time", "class": kind.__name__, "value": value.isoformat(), "fold": getattr(value, "fold", 0)}
     if kind is datetime.timedelta:
         return {"$": "duration", "value": [value.days, value.seconds, value.microseconds]}
     home = kind.__module__.partition(".")[0]
-    if isinstance(value, _TEXTS) and home in ("decimal", "fractions", "uuid", "pathlib"):
+    if issubclass(kind, _TEXTS) and home in ("decimal", "fractions", "uuid", "pathlib"):
         name = kind.__name__.removeprefix("Posix").removeprefix("Windows")
         return {"$": "text", "class": f"{home}:{name}", "value": encode(str(value), where, named=named)}
     if kind is complex:
@@ -104,7 +105,7 @@ def _is_named(key: Any) -> bool:
 def _array(value: Any, where: str, named: bool, encode: Encode) -> Any:
     if type(value).__module__ != "numpy":
         return None
-    import numpy as np
+    np = untyped("numpy")
 
     if not isinstance(value, np.generic | np.ndarray) or value.dtype.hasobject:
         return None

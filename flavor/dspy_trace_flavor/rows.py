@@ -12,6 +12,7 @@ from typing import Any, Union, get_args, get_origin
 from dspy_trace.guard import ask, attempt
 from dspy_trace_flavor.errors import BadInput
 from dspy_trace_flavor.fields import Field
+from dspy_trace_flavor.untyped import untyped
 
 Row = dict[str, Any]
 
@@ -26,8 +27,8 @@ def rows_of(data: Any, taken: list[Field]) -> tuple[list[Row], bool]:
     Raises:
         BadInput: it is of another type, empty, or its columns are not the program's.
     """
-    import numpy as np
-    import pandas as pd
+    np = untyped("numpy")
+    pd = untyped("pandas")
 
     if isinstance(data, pd.DataFrame):
         unnamed = not all(isinstance(name, str) for name in data.columns)
@@ -83,8 +84,8 @@ def _none(field: Field) -> bool:
 
 def plain(value: Any) -> Any:
     """Return a value without the types that pandas and numpy have put it into."""
-    import numpy as np
-    import pandas as pd
+    np = untyped("numpy")
+    pd = untyped("pandas")
 
     if isinstance(value, np.ndarray):
         return [plain(item) for item in value.tolist()]
@@ -107,7 +108,7 @@ def _typed(value: Any, annotation: Any, name: str, index: int) -> Any:
         return value
     if get_origin(annotation) in (Union, types.UnionType) and isinstance(value, str) and str in get_args(annotation):
         return value
-    import pydantic
+    pydantic = untyped("pydantic")
 
     adapter = ask(pydantic.TypeAdapter, annotation)
     if adapter is None:
@@ -123,7 +124,7 @@ def _typed(value: Any, annotation: Any, name: str, index: int) -> Any:
 
 def output(value: Any) -> Any:
     """Return what a program gave as plain data: JSON's types, dates and bytes."""
-    import dspy
+    dspy = untyped("dspy")
 
     if isinstance(value, dspy.Example):
         return {key: output(item) for key, item in value.items()}

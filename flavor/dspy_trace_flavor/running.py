@@ -13,6 +13,7 @@ from typing import Any
 from dspy_trace.guard import ask, attempt
 from dspy_trace.sessions import of_model
 from dspy_trace_flavor.rows import Row
+from dspy_trace_flavor.untyped import untyped
 
 
 class Runner:
@@ -33,7 +34,7 @@ class Runner:
     @contextmanager
     def context(self, lm_kwargs: Mapping[str, Any] | None = None, **more: Any) -> Generator[None]:
         """Have the model's settings in force in this thread or task, and its LM with some parameters changed."""
-        import dspy
+        dspy = untyped("dspy")
 
         changed = {**self.settings, **more}
         lm = changed.get("lm") or dspy.settings.lm
@@ -53,7 +54,7 @@ class Runner:
 
     def batch(self, rows: list[Row], num_threads: int | None) -> list[tuple[Any, Exception | None]]:
         """Run rows on DSPy's own threads; return, in their order, what each gave or raised."""
-        import dspy
+        dspy = untyped("dspy")
 
         given = {"num_threads": num_threads, "disable_progress_bar": True, "timeout": 0}
         known = inspect.signature(dspy.Parallel.__init__).parameters
@@ -63,7 +64,7 @@ class Runner:
 
     async def acall(self, row: Row) -> Any:
         """Run one row without blocking the event loop."""
-        import dspy
+        dspy = untyped("dspy")
 
         if self.is_async or type(self.program).__module__.startswith("dspy."):
             return await self.program.acall(**row)

@@ -21,6 +21,7 @@ from dspy_trace_flavor.loading import CONSTRUCTOR_KEYS, construct
 from dspy_trace_flavor.rows import rows_of
 from dspy_trace_flavor.searching import search
 from dspy_trace_flavor.summary import summary
+from dspy_trace_flavor.untyped import untyped
 from dspy_trace_flavor.vault import Vault
 
 logger = logging.getLogger("dspy_trace_flavor")
@@ -47,7 +48,7 @@ def save(program: Any, path: str | Path, mlflow_model: Any = None, **options: An
 
 
 def _check(program: Any, target: Path, options: Mapping[str, Any]) -> None:
-    import dspy
+    dspy = untyped("dspy")
 
     if not isinstance(program, dspy.Module):
         raise CannotSave("program", f"it must be a dspy.Module, not {type(program).__name__}")
@@ -187,7 +188,7 @@ def _add_flavors(
 
 
 def _write_environment(program: Any, settings: dict[str, Any], place: Path, options: Mapping[str, Any]) -> None:
-    import yaml
+    yaml = untyped("yaml")
     from mlflow.utils import environment
 
     shared: Any = environment  # what MLflow's flavors share has no types

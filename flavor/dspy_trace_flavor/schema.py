@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from dspy_trace_flavor import fields
 from dspy_trace_flavor.errors import CannotSave
 from dspy_trace_flavor.fields import Field
+from dspy_trace_flavor.untyped import untyped
 
 PARAMETERS = (
     ("on_error", "string", "raise"),
@@ -95,15 +96,15 @@ def _kind(annotation: Any, depth: int = 0) -> tuple[Any, bool]:
     if origin in (list, set, frozenset) and len(args) == 1 and depth < 4:
         inner, _ = _kind(args[0], depth + 1)
         return (any_type() if isinstance(inner, AnyType) else Array(inner)), False
-    if origin is dict and args[0] is str and depth < 4:
-        inner, _ = _kind(args[1], depth + 1)
+    if origin is dict and args[:1] == (str,) and depth < 4:
+        inner, _ = _kind(args[-1], depth + 1)
         return (any_type() if isinstance(inner, AnyType) else Map(inner)), False
     return _of_model(annotation, depth) or any_type(), False
 
 
 def _of_model(annotation: Any, depth: int) -> Any:
-    import dspy
-    import pydantic
+    dspy = untyped("dspy")
+    pydantic = untyped("pydantic")
     from mlflow.types.schema import AnyType, Object, Property
 
     plain = isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)

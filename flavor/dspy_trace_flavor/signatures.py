@@ -8,6 +8,7 @@ from dspy_trace.guard import ask
 from dspy_trace_flavor import field_types
 from dspy_trace_flavor.field_types import Decode, Encode
 from dspy_trace_flavor.importing import path_of, resolve
+from dspy_trace_flavor.untyped import untyped
 
 _KIND = "__dspy_field_type"
 _PLAIN = ("title", "description", "examples")
@@ -48,7 +49,7 @@ def meant(data: dict[str, Any], encode: Encode, decode: Decode) -> Any:
         found = ask(resolve, data["class"])
         if found is not None and ask(told, found, "signature", encode) == data:
             return found
-    import dspy
+    dspy = untyped("dspy")
 
     fields = {
         entry["name"]: (field_types.meant(entry["type"], decode), _made(entry, decode)) for entry in data["fields"]
@@ -57,7 +58,7 @@ def meant(data: dict[str, Any], encode: Encode, decode: Decode) -> Any:
 
 
 def _made(entry: dict[str, Any], decode: Decode) -> Any:
-    import pydantic
+    pydantic = untyped("pydantic")
 
     extra = {key: decode(value) for key, value in entry["extra"].items()}
     given = {key: decode(entry[key]) for key in (*_PLAIN, "default") if key in entry}

@@ -11,13 +11,14 @@ from dspy_trace.guard import ask
 from dspy_trace_flavor import fields
 from dspy_trace_flavor.rows import Row, output
 from dspy_trace_flavor.running import Runner
+from dspy_trace_flavor.untyped import untyped
 
 _END = object()
 
 
 def streamed(program: Any) -> dict[str, tuple[str, Any]]:
     """Return for each output that can be streamed the name of the predictor that makes it, and the predictor."""
-    import dspy
+    dspy = untyped("dspy")
 
     if not hasattr(dspy, "streamify"):
         return {}
@@ -42,7 +43,7 @@ def _streams(annotation: Any) -> bool:
 
 def stream(runner: Runner, row: Row) -> Iterator[dict[str, Any]]:
     """Yield the pieces of each output as they arrive, then what could not be streamed, then ``{"prediction": ...}``."""
-    import dspy
+    dspy = untyped("dspy")
 
     chosen = streamed(runner.program)
     # A generator shares its consumer's context, whose settings are not ours to change.
@@ -53,7 +54,7 @@ def stream(runner: Runner, row: Row) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     prediction: Any = None
     try:
-        while (item := context.run(next, items, _END)) is not _END:
+        while (item := _next(context, items)) is not _END:
             if isinstance(item, dspy.streaming.StreamResponse):
                 seen.add(item.signature_field_name)
                 told = {"predict_name": item.predict_name, "signature_field_name": item.signature_field_name}
@@ -71,8 +72,12 @@ def stream(runner: Runner, row: Row) -> Iterator[dict[str, Any]]:
     yield {"prediction": told}
 
 
+def _next(context: Any, items: Any) -> Any:
+    return context.run(next, items, _END)
+
+
 def _begin(runner: Runner, row: Row, chosen: dict[str, tuple[str, Any]]) -> Any:
-    import dspy
+    dspy = untyped("dspy")
 
     known = inspect.signature(dspy.streaming.StreamListener.__init__).parameters
     more = {"allow_reuse": True} if "allow_reuse" in known else {}

@@ -8,12 +8,13 @@ from typing import Any
 from dspy_trace.guard import ask
 from dspy_trace.points.programs import modules_in
 from dspy_trace_flavor.encoding import Encoder
+from dspy_trace_flavor.untyped import untyped
 from dspy_trace_flavor.vault import Vault
 
 
 def summary(program: Any, settings: dict[str, Any], vault: Vault) -> dict[str, Any]:
     """Return what to show of a program without loading it; it holds no secret."""
-    import dspy
+    dspy = untyped("dspy")
 
     found = [(path, module) for path, module in modules_in(program) if isinstance(module, dspy.Predict)]
     lms = {id(lm): lm for _, module in found if (lm := module.lm) is not None}

@@ -154,8 +154,9 @@ class Givers:
         """Return a text with its secrets in it; ``None`` where it is nothing but one that is missing."""
         made = []
         for part in parts:
-            value = part if isinstance(part, str) else self._environ.get(part["env"])
+            name = None if isinstance(part, str) else part["env"]
+            value = part if name is None else self._environ.get(name)
             if value is None:
-                self.missing[part["env"]] = None
+                self.missing[str(name)] = None
             made.append(value)
         return None if made == [None] else "".join(value or "" for value in made)

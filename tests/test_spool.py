@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -158,6 +159,18 @@ for n in range(100):
     assert [process.wait(60) for process in running] == [0] * 4
     one = opened(tmp_path)
     assert {str(n): records.waiting(one, owner=str(n)).batches for n in range(4)} == {str(n): 100 for n in range(4)}
+
+
+def test_a_file_that_somebody_else_is_making_is_waited_for(tmp_path: Path) -> None:
+    """Of two that make it at once one finds it locked, which SQLite's own time-out does not cover, and waits."""
+    other = sqlite3.connect(tmp_path / "spool.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done = Timer(0.2, other.execute, ["ROLLBACK"])
+    done.start()
+    opened(tmp_path).put([trace(SERVER)], "me")
+    done.join(10)
+    other.close()
+    assert records.waiting(opened(tmp_path)).batches == 1
 
 
 @pytest.mark.parametrize("trouble", ["newer", "a folder", "a link", "not writable"])

@@ -14,6 +14,7 @@ from dspy_trace.export.locks import ProcessLock, is_free
 from dspy_trace.export.spawn import environment as worker_environment
 from dspy_trace.export.spawn import hindrance, lock_file, slot_of
 from dspy_trace.export.target import Credential, Target
+from dspy_trace.export.worker import Worker
 from tests.delivery import delivering, environment, eventually, trace
 
 SECRET = "postgresql://me:s3cret@127.0.0.1/mlflow"
@@ -128,6 +129,38 @@ def test_a_worker_that_died_is_started_again(tmp_path: Path, started: Started, m
         assert len(started.calls) == 1
         running.release()
         eventually(lambda: len(started.calls) == 2)
+
+
+def test_a_worker_that_was_asked_to_end_is_kept_if_something_comes(tmp_path: Path, started: Started) -> None:
+    """Whoever has something for it takes the request back, instead of starting another beside it."""
+    with delivering(on(tmp_path)) as delivery:
+        running = ProcessLock(lock_file(tmp_path / "spool", "shared"))
+        delivery.file()
+        assert running.acquire()
+        with delivery.file().writing() as db:
+            db.execute("INSERT INTO workers VALUES ('shared', 'asked', 0)")
+        delivery.put([trace(Target(f"sqlite:///{tmp_path}/m.db"))])
+        eventually(lambda: delivery.file().read("SELECT state FROM workers") == [("running",)])
+        assert not started.calls
+        with delivery.file().writing() as db:
+            db.execute("UPDATE workers SET state = 'asked'")
+        running.release()
+        eventually(lambda: len(started.calls) == 1)
+
+
+def test_a_worker_too_many_leaves_the_first_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that finds another at work ends, and says in the spool that one runs: nobody waits for it to start."""
+    with delivering(environment(tmp_path)) as delivery:
+        monkeypatch.setattr("dspy_trace.export.worker.HANDOVER", 0.1)
+        running = ProcessLock(lock_file(tmp_path / "spool", "shared"))
+        with delivery.file().writing() as db:
+            db.execute("INSERT INTO workers VALUES ('shared', 'running', 0)")
+        assert running.acquire()
+        second = Worker(tmp_path / "spool", "shared", {})
+        with delivery.file().writing() as db:
+            db.execute("UPDATE workers SET state = 'starting'")
+        assert second.run() == 0
+        assert delivery.file().read("SELECT state FROM workers") == [("running",)]
 
 
 @pytest.mark.parametrize("missing", ["mlflow", "sqlalchemy"])

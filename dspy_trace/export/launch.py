@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import monotonic, time
 
 from dspy_trace.export import records
@@ -152,11 +153,18 @@ class Launcher:
             return not 0 <= time() - since < STARTING
         return state != "running" or is_free(lock_file(spool.path.parent, slot))
 
+    def _is_kept(self, db: sqlite3.Connection, folder: Path, slot: str) -> bool:
+        """Take back that a worker was asked to end, unless it has gone; return whether one stays because of it."""
+        if is_free(lock_file(folder, slot)):
+            return False
+        found = db.execute("UPDATE workers SET state = 'running' WHERE slot = ? AND state = 'asked'", (slot,))
+        return found.rowcount > 0
+
     def _start(self, spool: Spool, target: Target, slot: str, credential: Credential | None) -> bool:
         assert spool.path is not None
         with spool.writing() as db:
             # Of several processes that come to want one at the same moment, one starts it.
-            if not self._wanted(spool, slot):
+            if not self._wanted(spool, slot) or self._is_kept(db, spool.path.parent, slot):
                 return True
             db.execute("INSERT OR REPLACE INTO workers VALUES (?, 'starting', ?)", (slot, time()))
         try:

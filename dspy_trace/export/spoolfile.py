@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 SCHEMA = 1
@@ -110,8 +111,7 @@ class SpoolFile:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if self.path is not None:
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            if mode != "wal":
+            if _write_ahead(connection) != "wal":
                 raise Unusable("its file system does not let processes share a database")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA journal_size_limit = 8388608")
@@ -184,6 +184,21 @@ class SpoolFile:
             self._connection = None
 
     _held = False
+
+
+def _write_ahead(connection: sqlite3.Connection) -> str:
+    """Switch to a write-ahead log, and return the mode that it is in then.
+
+    Of several processes that switch a new file at once all but one fail at once: SQLite's time-out is not for that.
+    """
+    end = monotonic() + BUSY
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or monotonic() > end:
+                raise
+        sleep(0.005)
 
 
 def _statements(text: str) -> Iterator[str]:

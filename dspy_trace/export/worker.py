@@ -93,7 +93,10 @@ class Worker:
         if self.restart:
             logger.info("beginning anew, since what is open has been replaced")
             self._again()
+        for runner in self._runners:
+            runner.join(HANDOVER / 2)
         logger.info("ended")
+        self._lock.release()  # what MLflow does at the end of the process takes its time
         return 0
 
     def _begin(self) -> bool:
@@ -102,6 +105,9 @@ class Worker:
         state = self._state()
         if not self._lock.acquire(timeout=0.5 if state == "running" else HANDOVER):
             logger.info("another worker runs")
+            with self.spool.writing() as db:
+                # Whoever started us has written that one is starting, and would wait for it.
+                db.execute("UPDATE workers SET state = 'running' WHERE slot = ? AND state = 'starting'", (self._slot,))
             return False
         with self.spool.writing() as db:
             db.execute("INSERT OR REPLACE INTO workers VALUES (?, 'running', ?)", (self._slot, time()))

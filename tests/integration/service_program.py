@@ -6,7 +6,6 @@ before tracing is switched on, or ``late``, after everything else; ``untraced`` 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import sys
@@ -16,10 +15,9 @@ from typing import Any
 import dspy
 import uvicorn
 from fastapi import Body, FastAPI
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind
 
 PORT, FILE, ORDER = sys.argv[1:]
 
@@ -32,23 +30,6 @@ class ToFile(SpanExporter):
             for span in spans:
                 file.write(json.dumps(json.loads(span.to_json())) + "\n")
         return SpanExportResult.SUCCESS
-
-
-class Middleware:
-    """Makes a SERVER span of each request, as OpenTelemetry's instrumentation of FastAPI does."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-        self._tracer = trace.get_tracer("asgi")
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        above = propagate.extract({name.decode(): value.decode() for name, value in scope["headers"]})
-        name = f"{scope['method']} {scope['path']}"
-        with self._tracer.start_as_current_span(name, above, SpanKind.SERVER):
-            await self._app(scope, receive, send)
 
 
 def set_up_telemetry() -> None:
@@ -65,15 +46,9 @@ if ORDER != "untraced":
 
     dspy_trace.autolog()
 
-app = FastAPI()
+# FastAPI makes a SERVER span of each request; what it makes beneath is of no interest here.
+app = FastAPI(telemetry={"operation_spans": False})
 tracer = trace.get_tracer("service")  # for good, as most modules do
-
-if importlib.util.find_spec("opentelemetry.instrumentation.fastapi") is not None:
-    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
-
-    FastAPIInstrumentor.instrument_app(app)
-else:
-    app.add_middleware(Middleware)
 
 
 class Answer(dspy.Module):

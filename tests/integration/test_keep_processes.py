@@ -118,7 +118,7 @@ def test_a_container_that_ends_with_its_program(project: Project, new_database: 
 @needs_mlflow
 def test_a_deleted_folder_stays_deleted(project: Project, new_database: Path, mlflow_reader: Reader) -> None:
     """A project that is deleted before its trace is written is not made again; when it is there again, the trace is."""
-    project.run(f"{PROGRAM}; import shutil; os; shutil.rmtree(os.getcwd())")
+    project.run(f"{PROGRAM}; import os, shutil; shutil.rmtree(os.getcwd())")
     until(lambda: "gone" in problems(project), 60.0 * share(), project.log)
     assert not project.folder.exists()
     assert project.waits()

@@ -163,9 +163,6 @@ def differences(left: Any, right: Any, path: str = "") -> list[str]:
 def test_both_forms_are_read_back_the_same(stores: Stores) -> None:
     """Spans, parents, types, inputs, outputs, events, links, tokens, cost, session, tags, previews, names, state."""
     found = differences(stores.database, stores.server)
-    import pathlib
-
-    pathlib.Path("/tmp/w/diffs.txt").write_text("\n".join(found))
     assert found == []
     assert len(stores.server) == 6
 

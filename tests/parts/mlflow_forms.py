@@ -92,10 +92,21 @@ def _span(span: Any) -> Row:
         "status": [span.status.status_code.value, span.status.description],
         "times": [span.start_time_ns, span.end_time_ns],
         "attributes": {key: value for key, value in span.attributes.items() if key != "mlflow.traceRequestId"},
-        "as_stored": {key: value for key, value in told["attributes"].items() if key != "mlflow.traceRequestId"},
+        "as_stored": {
+            key: _plain(value) for key, value in told["attributes"].items() if key != "mlflow.traceRequestId"
+        },
         "events": [[event.name, event.timestamp, event.attributes] for event in span.events],
         "links": [link.to_dict() for link in span.links],
     }
+
+
+def _plain(text: str) -> Any:
+    """Return objects, lists and numbers as such, for their spacing does not matter; texts as they are stored."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return text
+    return text if isinstance(told, str) else told
 
 
 if __name__ == "__main__":

@@ -13,10 +13,27 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
-from dspy_trace.secrets import hide_in_record
+from dspy_trace.secrets import scrub_text
 
 logger = logging.getLogger("dspy_trace")
-logger.addFilter(hide_in_record)
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    """Take secrets out of a line of our own log, its traceback included; a filter of ``logging``."""
+    message = record.getMessage()
+    hidden = scrub_text(message)
+    if hidden != message:
+        record.msg, record.args = hidden, ()
+    if record.exc_info:
+        text = record.exc_text or logging.Formatter().formatException(record.exc_info)
+        hidden = scrub_text(text)
+        if hidden != text:
+            # Handlers make text of the exception themselves, unless there is one.
+            record.exc_text, record.exc_info = hidden, None
+    return True
+
+
+logger.addFilter(_without_secrets)
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -23,12 +23,12 @@ import orjson
 
 from dspy_trace.guard import ask
 from dspy_trace.media import BASE64, data_url_digest, digest, without_data, without_media
+from dspy_trace.secrets import LONGEST, conceals, hide, hide_rest, judged, looks_secret, scrub_end
 from dspy_trace.settings import LIMIT
 
 MAX_DEPTH = 24
 MAX_NODES = 20_000
 _UNSET = object()
-
 _STRINGLIKE = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
 
 
@@ -56,18 +56,25 @@ def dumps(value: Any, limit: int = LIMIT, redact: Callable[[Any], Any] | None = 
 
 def cut(text: str, limit: int = LIMIT, size: int | None = None) -> str:
     """Return `text` in at most `limit` characters, saying how many there are; `size` if it is not all of them."""
-    if len(text) <= limit:
+    if len(text) <= limit and (size or 0) <= limit:
         return text
+    text = scrub_end(text, limit)
     note = f"… [cut: {size or len(text)} characters in all]"
     return text[: max(limit - len(note), 0)] + note if limit > len(note) else text[:limit]
 
 
-def cut_text(text: str, limit: int = LIMIT) -> str:
-    """Return text that is no JSON, such as an exception's, in at most `limit` characters that UTF-8 can hold."""
-    start = str.__getitem__(text, slice(limit + 1))
+def cut_text(text: str, limit: int = LIMIT, hide: Callable[[str], str] | None = None) -> str:
+    """Return text that is no JSON, such as an exception's, in at most `limit` characters that UTF-8 can hold.
+
+    `hide` takes secrets out of what is about to be told.
+    """
+    enough = slice(limit + LONGEST + 1)
+    start = str.__getitem__(text, enough)
     if BASE64 in start:
-        start = text = without_data(str.__str__(text))
-    return cut(start.encode("utf-8", "replace").decode(), limit, str.__len__(text))
+        text = without_data(str.__str__(text))
+        start = text[enough]
+    start = (hide or str)(start).encode("utf-8", "replace").decode()
+    return cut(start, limit, str.__len__(text))
 
 
 def _quick(value: Any, limit: int) -> str | None:
@@ -79,7 +86,7 @@ def _quick(value: Any, limit: int) -> str | None:
     except (orjson.JSONEncodeError, RuntimeError):
         # A lone surrogate, or another thread is changing the value: the walk copes with both.
         return None
-    return None if len(text) > limit or BASE64 in text or '"data":' in text else text
+    return None if len(text) > limit or BASE64 in text or 'data":' in text else text
 
 
 def _is_small(value: Any, room: int) -> bool:
@@ -93,6 +100,9 @@ def _is_small(value: Any, room: int) -> bool:
         elif kind is dict:
             if len(item) > room:
                 return False
+            for name in item:
+                if type(name) is not str or (judged.get(name) is not False and looks_secret(name)):
+                    return False
             found += item
             found += item.values()
         elif kind is list:
@@ -169,7 +179,7 @@ class _Walk:
 
     def beginning(self, value: str, before: str = "") -> Any:
         """Return a text behind `before` without a copy of all of it, unless there is a data URL to tell of."""
-        start = str.__getitem__(value, slice(max(self.left, 48) + 1))
+        start = str.__getitem__(value, slice(max(self.left, 48) + LONGEST))
         text = before + (str.__str__(value) if BASE64 in start else start)
         return self.string(text, len(before) + str.__len__(value))
 
@@ -180,12 +190,14 @@ class _Walk:
             for key, value in pairs:
                 if self.left <= 0 or self.nodes <= 0:
                     result["[cut]"] = f"{size - count} more entries" if size is not None else "more entries"
+                    hide_rest(pairs)
                     break
                 count += 1
                 name = key if type(key) is str else self.key(key)
                 self.left -= len(name)
                 name = name if len(name) <= 256 else cut(name, 256)
-                result[name if name not in result else f"{name} [{count}]"] = self.plain(value, depth - 1)
+                told = hide(name, value) if conceals(name, pairs) else value
+                result[name if name not in result else f"{name} [{count}]"] = self.plain(told, depth - 1)
         except RuntimeError:
             result["[cut]"] = "changed while it was read"
         return result

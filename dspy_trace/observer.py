@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import orjson
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracer, NoOpTracerProvider, ProxyTracerProvider, SpanContext, Tracer, TracerProvider
 
-from dspy_trace import facts, jsonable, neighbours
+from dspy_trace import facts, jsonable, neighbours, secrets
 from dspy_trace._version import __version__
 from dspy_trace.guard import ask, shielded
 from dspy_trace.settings import LIMIT, Settings
@@ -43,6 +44,7 @@ class Observer:
     """What all calls of one instrumentation share; calls in flight keep theirs when another takes over."""
 
     def __init__(self, settings: Settings, tracer_provider: TracerProvider | None = None) -> None:
+        secrets.learn_environment()
         self.settings = settings
         self.vocabularies: Sequence[Vocabulary] = [GenAI(settings.latest_semconv)]
         self.spellings: dict[type[facts.Fact], Sequence[Spelling]] = {
@@ -84,11 +86,11 @@ class Observer:
         return not self.picky or not isinstance(fact, facts.ModuleCall) or fact.outermost or fact.agent
 
     def text(self, value: str) -> str:
-        """Return captured text, such as an exception's, redacted and within bounds."""
+        """Return captured text, such as an exception's, redacted, without secrets and within bounds."""
         if self.settings.redact is not None:
             redacted = ask(self.settings.redact, value, default="[redact failed]")
             value = redacted if isinstance(redacted, str) else "[redacted]"
-        return jsonable.cut_text(value, self._limit)
+        return jsonable.cut_text(value, self._limit, secrets.scrub_text)
 
     def _bound(self, limit: int) -> None:
         self._limit = limit
@@ -101,9 +103,16 @@ def _muted(settings: Settings) -> frozenset[type[facts.Fact]]:
     return frozenset(kind for kind, wanted in traced.items() if not wanted)
 
 
-def capture_of(settings: Settings, limit: int = LIMIT) -> Callable[[Any], str]:
-    """Return what gives captured values as bounded, redacted JSON text."""
-    return partial(jsonable.dumps, limit=limit, redact=settings.redact)
+def capture_of(settings: Settings, limit: int = LIMIT, *, leaving: bool = True) -> Callable[[Any], str]:
+    """Return what gives captured values as bounded, redacted JSON text without secrets."""
+    capture = partial(jsonable.dumps, limit=limit, redact=settings.redact)
+
+    def scrubbed(value: Any) -> str:
+        text = secrets.scrub_json(capture(value))
+        # What stands for a secret may be longer than it.
+        return text if len(text) <= limit else jsonable.dumps(orjson.loads(text), limit)
+
+    return scrubbed if leaving else capture
 
 
 def _length_limit(provider: TracerProvider | None) -> int:

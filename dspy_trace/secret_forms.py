@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, quote_plus
 
@@ -42,6 +42,11 @@ def from_header(value: str) -> Iterable[str]:
             yield told.partition(":")[2]
 
 
+def from_cookies(value: str) -> Iterable[str]:
+    """Return the values in a header of cookies, as in ``id=abc; Path=/``."""
+    return [part.partition("=")[2].strip() for part in value.split(";")]
+
+
 class Finder:
     """Finds some values in texts.
 
@@ -60,18 +65,9 @@ class Finder:
             text = text.replace(needle, REPLACEMENT)
         return text
 
-    def without_in_json(self, text: str) -> str:
-        """Return JSON text with the values replaced, longest first; it stays valid."""
-        for needle in self._json.found(text):
-            parts = text.split(needle)
-            # Behind an escape's backslash it is not the value but a line break or the like, and then its rest.
-            gaps = [needle if _ends_in_escape(before) else REPLACEMENT for before in parts[:-1]]
-            text = "".join(chain.from_iterable(zip(parts, gaps, strict=False))) + parts[-1]
-        return text
-
-
-def _ends_in_escape(text: str) -> bool:
-    return text.endswith("\\") and (len(text) - len(text.rstrip("\\"))) % 2 == 1
+    def is_in_json(self, text: str) -> bool:
+        """Return whether JSON text seems to hold one of the values; an escape in it may look like the beginning."""
+        return bool(self._json.found(text))
 
 
 class _Needles:
@@ -102,6 +98,7 @@ def _marks(text: str) -> bytes:
     return text.encode("utf-8", "replace").translate(None, _COMMON)
 
 
+@lru_cache(maxsize=256)
 def _forms(value: str) -> set[str]:
     """Return the forms that a value may have in a text: as it is, in JSON, in JSON in JSON, in a ``repr``, in a URL."""
     forms = {value, repr(value)[1:-1], _escaped(value), json.dumps(value)[1:-1]}

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Final
 
 _MOST_NAMES: Final = 4_096
+_LONGEST: Final = 256
 
 
 def _set(told: str) -> frozenset[str]:
@@ -43,7 +44,8 @@ _ABOUT: Final = _set(
 
 _HARMLESS_AWS: Final = _set("region profile endpoint execution lambda sdk cli pager page config max retry")
 
-_names: dict[str, bool] = {}
+judged: dict[str, bool] = {}
+"""What :func:`looks_secret` said of names, for those who cannot afford to ask."""
 
 
 def looks_secret(name: str) -> bool:
@@ -51,11 +53,13 @@ def looks_secret(name: str) -> bool:
 
     Example: ``api_key``, ``X-Api-Key``, ``clientSecret``, ``aws_session_token``; not ``max_tokens`` or ``cache_key``.
     """
-    known = _names.get(name)
+    known = judged.get(name)
     if known is None:
-        if len(_names) >= _MOST_NAMES:
-            _names.clear()
-        known = _names[name] = len(name) <= 256 and _tells(words(name))
+        if len(name) > _LONGEST:
+            return False
+        if len(judged) >= _MOST_NAMES:
+            judged.clear()
+        known = judged[name] = _tells(words(name))
     return known
 
 

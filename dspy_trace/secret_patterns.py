@@ -36,13 +36,11 @@ _PREFIXES = (
 _NAME_BACKWARDS = re.compile(r" ?([\w.-]{1,64})")
 _ASSIGNED = re.compile(r" ?[bru]?\\{0,15}[\"']?(?!\[secret\])([^\s\"'\\,;&)\]}]+)")
 _PAIRED = re.compile(r" {0,4}(?:[bru]?(\\{0,15}[\"'])|(-?\d[\d.]*))")
-_QUOTE = re.compile(r"[\"']")
 
 
 def without_patterns(text: str) -> str:
     """Return plain text, such as an exception's, with everything replaced that looks like a secret."""
-    text = _anywhere(text)
-    text = _replaced(text, _pairs(text, ('":', "':"), json=False))
+    text = without_patterns_in_content(text)
     if "=" in text:
         text = _replaced(text, _assignments(text))
     if "earer " in text or "Basic " in text:
@@ -52,17 +50,19 @@ def without_patterns(text: str) -> str:
     return _LONG.sub(lambda found: REPLACEMENT if found[0].startswith(_PREFIXES) else found[0], text)
 
 
-def without_patterns_in_json(text: str) -> str:
-    """Return JSON text, valid as before, with what looks like a secret replaced in the texts that stand in it.
-
-    In JSON within a text as well, escaped as often as it may be, and in the ``repr`` of a dict. Its own names are not
-    looked at: who makes JSON of something sees them before.
-    """
-    text = _anywhere(text)
-    return _replaced(text, _pairs(text, ('\\":', "':"), json=True))
+def without_patterns_in_content(text: str) -> str:
+    """Return a piece of content without what is a secret by where it stands: in a URL, or in JSON by its name."""
+    text = without_patterns_in_urls(text)
+    return _replaced(text, _pairs(text, ('":', "':")))
 
 
-def _anywhere(text: str) -> str:
+def are_in_json(text: str) -> bool:
+    """Return whether :func:`without_patterns_in_content` would change one of the texts in JSON text, at less cost."""
+    return without_patterns_in_urls(text) != text or next(_pairs(text, ('\\":', "':")), None) is not None
+
+
+def without_patterns_in_urls(text: str) -> str:
+    """Return text without user-info and secret parameters of URLs, and without private keys in PEM."""
     # A character that is not there is found out at a fraction of the cost of a pattern.
     if "@" in text and "://" in text:
         text = _USER_INFO.sub(f"://{REPLACEMENT}", text)
@@ -82,8 +82,8 @@ def _replaced(text: str, places: Iterable[tuple[int, int, str]]) -> str:
     return "".join((*parts, text[done:])) if parts else text
 
 
-def _positions(text: str, mark: str) -> Iterator[int]:
-    at = text.find(mark)
+def _positions(text: str, mark: str, start: int = 0) -> Iterator[int]:
+    at = text.find(mark, start)
     while at >= 0:
         yield at
         at = text.find(mark, at + 1)
@@ -99,7 +99,7 @@ def _assignments(text: str) -> Iterator[tuple[int, int, str]]:
                 yield value.start(1), value.end(), REPLACEMENT
 
 
-def _pairs(text: str, marks: Iterable[str], json: bool) -> Iterator[tuple[int, int, str]]:
+def _pairs(text: str, marks: Iterable[str]) -> Iterator[tuple[int, int, str]]:
     """Yield where values stand, in quotes or as numbers, behind a secret's name in quotes and a colon."""
     for mark in marks:
         quote = mark[-2]
@@ -112,26 +112,21 @@ def _pairs(text: str, marks: Iterable[str], json: bool) -> Iterator[tuple[int, i
             if value is None:
                 continue
             if value[1] is not None:
-                yield value.end(), _end(text, value.end(), value[1], json), REPLACEMENT
+                yield value.end(), _end(text, value.end(), value[1]), REPLACEMENT
             else:
                 shown = text[end : at + len(mark) - 1]
                 yield value.start(2), value.end(), f"{shown}{REPLACEMENT}{shown}"
 
 
-def _end(text: str, start: int, quote: str, json: bool) -> int:
-    """Return where the string ends that begins at `start` behind `quote`: escapes of its own do not end it.
-
-    In JSON text it ends with the text that it stands in at the latest, if that has been cut.
-    """
+def _end(text: str, start: int, quote: str) -> int:
+    """Return where the string ends that begins at `start` behind `quote`: escapes of its own do not end it."""
     mark, depth = quote[-1], len(quote) - 1
-    for found in _QUOTE.finditer(text, start):
-        at = run = found.start()
-        if found[0] != mark and not (json and found[0] == '"'):
-            continue
+    for at in _positions(text, mark, start):
+        run = at
         while run > start and text[run - 1] == "\\":
             run -= 1
         if (at - run) % 2 == 0:
             return at
-        if found[0] == mark and at - run <= depth:
+        if at - run <= depth:
             return run
     return len(text)

@@ -13,22 +13,34 @@ environment; they are kept in memory alone.
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import islice
 from threading import Lock
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from dspy_trace.secret_forms import SHORTEST, Finder, from_header
-from dspy_trace.secret_names import looks_secret, looks_secret_in_environment, looks_secret_in_url
-from dspy_trace.secret_patterns import REPLACEMENT, without_patterns, without_patterns_in_json
+import orjson
+
+from dspy_trace.secret_forms import SHORTEST, Finder, from_cookies, from_header
+from dspy_trace.secret_names import judged, looks_secret, looks_secret_in_environment, looks_secret_in_url
+from dspy_trace.secret_patterns import (
+    REPLACEMENT,
+    are_in_json,
+    without_patterns,
+    without_patterns_in_content,
+    without_patterns_in_urls,
+)
 
 __all__ = [
     "LONGEST",
     "REPLACEMENT",
+    "conceals",
     "hide",
+    "hide_rest",
+    "is_suspicious",
+    "judged",
     "known",
     "learn",
     "learn_environment",
@@ -36,6 +48,8 @@ __all__ = [
     "learn_url",
     "looks_secret",
     "scrub",
+    "scrub_content",
+    "scrub_end",
     "scrub_json",
     "scrub_text",
 ]
@@ -49,8 +63,13 @@ _MOST: Final = 128
 _DEEPEST: Final = 12
 _WIDEST: Final = 1_000
 
+_MOST_PASSING: Final = 16
+"""The same of those that a program works with, such as the password that it gives to a tool."""
+
 _lock = Lock()
 _known: dict[str, str] = {}
+_passing: dict[str, str] = {}
+_environment: dict[Any, Any] = {}
 _finder: Finder | None = Finder(())
 
 
@@ -61,7 +80,7 @@ def known() -> dict[str, str]:
     about to be written; never to be logged or stored.
     """
     with _lock:
-        return dict(_known)
+        return {**_passing, **_known}
 
 
 def scrub_text(text: str) -> str:
@@ -73,8 +92,39 @@ def scrub_text(text: str) -> str:
 
 
 def scrub_json(text: str) -> str:
-    """Return JSON text, valid as before, without known secrets and without what looks like one."""
-    return without_patterns_in_json(_current().without_in_json(text))
+    """Return JSON text, valid as before, without known secrets and those that URLs and JSON in a text give away.
+
+    Its own names are not judged: :mod:`~dspy_trace.jsonable` does that before.
+    """
+    if not is_suspicious(text):
+        return text
+    try:
+        return orjson.dumps(scrub_content(orjson.loads(text))).decode()
+    except orjson.JSONDecodeError:
+        return scrub_text(text)
+
+
+def is_suspicious(text: str) -> bool:
+    """Return whether JSON text seems to hold a secret, at a fraction of the cost of taking it out."""
+    return _current().is_in_json(text) or are_in_json(text)
+
+
+def scrub_content(value: Any) -> Any:
+    """Return plain data, as it comes out of JSON, in the same way: without known secrets, in keys as well."""
+    kind = type(value)
+    if kind is str:
+        return without_patterns_in_content(_current().without(value))
+    if kind is dict:
+        return {scrub_content(name): scrub_content(item) for name, item in value.items()}
+    return [scrub_content(item) for item in value] if kind is list else value
+
+
+def scrub_end(text: str, end: int) -> str:
+    """Return text that is about to be cut at `end`, so that no part of a secret remains that is cut in two there."""
+    start = max(end - LONGEST, 0)
+    piece = text[start : end + LONGEST]
+    hidden = without_patterns_in_urls(_current().without(piece))
+    return text if hidden == piece else text[:start] + hidden
 
 
 def scrub(value: Any) -> Any:
@@ -103,8 +153,18 @@ def _scrubbed(value: Any, depth: int) -> Any:
     return kind(_scrubbed(item, depth + 1) for item in value)
 
 
-_SCHEMA: Final = frozenset(("type", "anyOf", "allOf", "$ref"))
+_SCHEMA_TYPES: Final = frozenset(("string", "number", "integer", "boolean", "array", "object"))
 _SCHEMA_VALUES: Final = frozenset(("default", "const", "enum", "example", "examples"))
+
+
+def conceals(name: str, entries: Any) -> bool:
+    """Return whether the value called `name` among `entries` is taken for a secret.
+
+    A piece of a completion, which providers call a token as well, stands beside its probability.
+    """
+    if not looks_secret(name):
+        return False
+    return name != "token" or not any(type(key) is str and key == "logprob" for key in getattr(entries, "mapping", ()))
 
 
 def hide(name: str, value: Any) -> Any:
@@ -115,9 +175,45 @@ def hide(name: str, value: Any) -> Any:
     kind = type(value)
     if value is None or kind is bool or (kind in (str, dict, list, tuple) and not value):
         return value
-    if kind is dict and type(value.get("type", "")) is str and any(key in _SCHEMA for key in value if type(key) is str):
+    if kind is dict and _is_schema(value):
         return {key: REPLACEMENT if key in _SCHEMA_VALUES else item for key, item in value.items()}
+    _learn_passing(name, value)
     return REPLACEMENT
+
+
+def _is_schema(value: dict[Any, Any]) -> bool:
+    told = {key: item for key, item in value.items() if type(key) is str}
+    kind = told.get("type")
+    return (type(kind) is str and kind in _SCHEMA_TYPES) or type(told.get("anyOf")) is list or "$ref" in told
+
+
+def hide_rest(entries: Iterable[tuple[Any, Any]]) -> None:
+    """Take note of the secrets among entries that are too many, or too long, to be told."""
+    for name, value in islice(entries, 256):
+        if type(name) is str and conceals(name, entries):
+            hide(name, value)
+
+
+def _learn_passing(name: str, value: Any) -> None:
+    """Take note of what a program works with, if it is no word: a prompt may hold it as well."""
+    found = [value]
+    for item in found:
+        kind = type(item)
+        if kind is str:
+            if 12 <= len(item) <= LONGEST and not item.isalpha() and not any(map(str.isspace, item)):
+                _add(_passing, _MOST_PASSING, item, f"{name} of a call")
+        elif kind in (dict, list, tuple) and len(found) < _MOST_PASSING:
+            found += list(item.values() if kind is dict else item)[:_MOST_PASSING]
+
+
+def _add(pool: dict[str, str], most: int, secret: str, where: str) -> None:
+    global _finder  # noqa: PLW0603  # made anew from what is known, when it is needed next
+    with _lock:
+        if secret not in _known and secret not in _passing:
+            while len(pool) >= most:
+                del pool[next(iter(pool))]
+            pool[secret] = where
+            _finder = None
 
 
 def learn(value: Any, where: str) -> None:
@@ -127,7 +223,6 @@ def learn(value: Any, where: str) -> None:
         value: a secret, an ``Authorization`` header or a provider's credentials as JSON text; anything else is ignored.
         where: where it was seen, for :func:`known`. Example: ``api_key of LM``.
     """
-    global _finder  # noqa: PLW0603  # made anew from what is known, when it is needed next
     if type(value) is not str or len(value) < SHORTEST:
         return
     if value[:1] == "{" and len(value) <= 65_536:
@@ -135,12 +230,7 @@ def learn(value: Any, where: str) -> None:
             learn_from(json.loads(value), where)
     for secret in from_header(value):
         if SHORTEST <= len(secret) <= LONGEST and secret != REPLACEMENT:
-            with _lock:
-                if secret not in _known:
-                    while len(_known) >= _MOST:
-                        del _known[next(iter(_known))]
-                    _known[secret] = where
-                    _finder = None
+            _add(_known, _MOST, secret, where)
 
 
 def learn_from(values: Any, where: str) -> None:
@@ -151,7 +241,8 @@ def learn_from(values: Any, where: str) -> None:
         kind = type(value)
         if kind is str:
             if secret:
-                learn(value, f"{name} of {where}")
+                for part in (value, *from_cookies(value)) if "ookie" in name else (value,):
+                    learn(part, f"{name} of {where}")
             elif "://" in value:
                 learn_url(value, f"{name} of {where}")
         elif depth < _DEEPEST and len(found) < _WIDEST:
@@ -182,7 +273,13 @@ def learn_url(url: Any, where: str) -> None:
 
 
 def learn_environment(environ: Mapping[str, str] = os.environ) -> None:
-    """Take note of the secrets among the environment variables: by their names, and in URLs."""
+    """Take note of the secrets among the environment variables: by their names, and in URLs. Quick if none is new."""
+    global _environment  # noqa: PLW0603  # as it was last
+    # What stands behind ``os.environ`` is private; where it is gone, the slow way does.
+    raw = getattr(environ, "_data", environ)
+    if raw == _environment:
+        return
+    _environment = dict(raw)
     for name, value in list(environ.items()):
         if looks_secret_in_environment(name, value):
             learn(value, f"environment variable {name}")
@@ -195,20 +292,5 @@ def _current() -> Finder:
     finder = _finder
     if finder is None:
         with _lock:
-            finder = _finder = Finder(tuple(_known))
+            finder = _finder = Finder((*_known, *_passing))
     return finder
-
-
-def hide_in_record(record: logging.LogRecord) -> bool:
-    """Take secrets out of a line of our own log, its traceback included; a filter of ``logging``."""
-    message = record.getMessage()
-    hidden = scrub_text(message)
-    if hidden != message:
-        record.msg, record.args = hidden, ()
-    if record.exc_info:
-        text = record.exc_text or logging.Formatter().formatException(record.exc_info)
-        hidden = scrub_text(text)
-        if hidden != text:
-            # Handlers make text of the exception themselves, unless there is one.
-            record.exc_text, record.exc_info = hidden, None
-    return True

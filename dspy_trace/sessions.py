@@ -10,6 +10,7 @@ from opentelemetry.context import attach, get_current, set_value
 
 from dspy_trace import context as place
 from dspy_trace.facts import Session
+from dspy_trace.secrets import scrub
 
 
 @contextmanager
@@ -45,8 +46,8 @@ def session(
     made = Session(
         session_id if session_id is not None else outer.session_id,
         user_id if user_id is not None else outer.user_id,
-        {**outer.tags, **{str(name): str(value) for name, value in (tags or {}).items()}},
-        {**outer.metadata, **(metadata or {})},
+        {**outer.tags, **scrub({str(name): str(value) for name, value in (tags or {}).items()})},
+        {**outer.metadata, **scrub(dict(metadata or {}))},
     )
     context = set_value(place.SESSION, made, current)
     token = attach(context)

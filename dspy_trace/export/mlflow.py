@@ -18,6 +18,7 @@ from dspy_trace.export.mlflow_info import TraceFacts, assessment, mlflow_trace_i
 from dspy_trace.export.mlflow_spans import mlflow_spans
 from dspy_trace.export.mlflow_values import clean, cost, decoded, mlflow_decoded, text, usage
 from dspy_trace.export.otlp_request import otlp_request
+from dspy_trace.secrets import hide, looks_secret, scrub
 from dspy_trace.vocab import keys
 from dspy_trace.vocab import mlflow_keys as mlflow
 from dspy_trace.vocab.mlflow_spelling import ERROR, Captured
@@ -54,6 +55,8 @@ _TOKENS: Final = frozenset({keys.USAGE_INPUT_TOKENS, keys.USAGE_OUTPUT_TOKENS})
 """From these MLflow makes usage, which a span of ours without it must not have."""
 
 _IDS: Final = frozenset({mlflow.SESSION_ID, mlflow.USER_ID, mlflow.CONVERSATION_ID})
+
+_NESTED: Final = frozenset({dict, list})
 
 _NOT_PASSED_ON: Final = frozenset({mlflow.REQUEST_ID, mlflow.EXPERIMENT_ID})
 
@@ -104,6 +107,8 @@ def row(
     elif name is not None:
         trace.program(attributes)
     events = [_event(event.name, event.timestamp, event.attributes) for event in span.events]
+    if not beside and events:
+        events = scrub(events)
     message = text(span.status.description or "") if failed else ""
     if keys.EXCEPTION_TYPE in beside:
         message = _tell_exception(events, beside) or message
@@ -181,7 +186,7 @@ def _foreign(span: ReadableSpan) -> dict[str, Any]:
         else:
             told = _id(value) if key in _IDS else decoded(value)
         if told is not None:
-            attributes[key] = told
+            attributes[key] = hide(key, told) if looks_secret(key) else scrub(told) if type(told) in _NESTED else told
     for key, check in ((mlflow.CHAT_USAGE, usage), (mlflow.LLM_COST, cost)):
         if key in attributes and (sound := check(attributes.pop(key))):
             attributes[key] = sound

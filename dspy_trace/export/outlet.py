@@ -28,6 +28,7 @@ from dspy_trace.export.items import Batch
 from dspy_trace.export.mlflow import row
 from dspy_trace.export.mlflow_info import TraceFacts
 from dspy_trace.export.processor import Limits, SpoolProcessor
+from dspy_trace.export.scrubbing import rows_without_secrets, without_secrets
 from dspy_trace.export.sender import Delivery
 from dspy_trace.export.source import source
 from dspy_trace.export.target import BadTarget, Credential, Target, target
@@ -35,6 +36,7 @@ from dspy_trace.export.traces import LiveTrace
 from dspy_trace.export.undecided import Ended
 from dspy_trace.guard import ask, shielded
 from dspy_trace.observer import Beside, capture_of
+from dspy_trace.secrets import learn_environment
 from dspy_trace.settings import Settings
 from dspy_trace.vocab.mlflow import MLflow
 
@@ -107,7 +109,7 @@ class Outlet:
     def beside(self, settings: Settings) -> Beside:
         """Return what is told of our spans beside them."""
         vocabulary = MLflow()
-        capture = capture_of(settings) if settings.content_for_mlflow else None
+        capture = capture_of(settings, leaving=False) if settings.content_for_mlflow else None
         return Beside(vocabulary.spellings, vocabulary.of_session, capture, self.processor.keep)
 
     def _opened(self, trace: LiveTrace) -> None:
@@ -151,6 +153,7 @@ class Outlet:
         return theirs is not None and theirs.uri == where.uri
 
     def _write(self, decided: list[tuple[LiveTrace, list[Ended]]]) -> None:
+        learn_environment()
         batches = []
         for trace, spans in decided:
             if trace.destination is None:
@@ -172,8 +175,8 @@ class Outlet:
         about = {**trace.about, **(ask(source, default={}) if where.kind == "database" else {})}
         info = told.info(about) if complete else None
         trace_id = f"{trace.mlflow_trace_id or trace.trace_id:032x}"
-        payload = None if info is None else orjson.dumps(info)
-        return Batch(where, trace_id, orjson.dumps(rows), len(rows), complete, payload)
+        payload = None if info is None else without_secrets(orjson.dumps(info))
+        return Batch(where, trace_id, rows_without_secrets(orjson.dumps(rows)), len(rows), complete, payload)
 
     def feedback(self, trace_id: str, told: dict[str, Any]) -> None:
         """Have feedback delivered after its trace, or at once if that has been."""
@@ -184,7 +187,9 @@ class Outlet:
             self._credentials[where] = credential
         mlflow_id = known.mlflow_trace_id if known is not None else None
         self.processor.write_out()
-        self.delivery.feedback(where, f"{mlflow_id:032x}" if mlflow_id else trace_id, orjson.dumps(told))
+        self.delivery.feedback(
+            where, f"{mlflow_id:032x}" if mlflow_id else trace_id, without_secrets(orjson.dumps(told))
+        )
 
     def flush(self, timeout: float) -> bool:
         """Write out and deliver; return whether nothing waits any more."""

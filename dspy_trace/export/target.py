@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 
 from dspy_trace import settings as names
 from dspy_trace.guard import ask
+from dspy_trace.secrets import learn, learn_url
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """The databases that MLflow keeps its store in, by the first part of the scheme."""
@@ -128,6 +129,9 @@ def _resolve(asked: tuple[Any, ...]) -> Any:
     if folder is None and _is_relative(uri):
         _known[asked] = _RELATIVE
         asked = (*asked, folder := _working_folder())
+    for secret in secrets[1:]:
+        learn(secret, "the tracking store's environment")
+    learn_url(uri, "tracking URI")
     try:
         where, credential = _where(uri, folder or "", *secrets)
     except BadTarget as refused:

@@ -30,6 +30,7 @@ from dspy_trace.export.spawn import SHARED, lock_file, producers_file, slot_of
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target, without_secrets
 from dspy_trace.guard import ask
+from dspy_trace.secrets import REPLACEMENT, learn, learn_environment, learn_url, scrub_text
 
 logger = logging.getLogger("dspy_trace")
 
@@ -205,22 +206,17 @@ def _places_of(*packages: str) -> list[Path]:
 
 
 class Redacted:
-    """A stream that lets no credential through.
+    """A stream that lets no secret through, whoever writes to it."""
 
-    Args:
-        stream: where it goes.
-        secret: tracking URI with its password, if there is one.
-    """
-
-    def __init__(self, stream: TextIO, secret: str | None) -> None:
+    def __init__(self, stream: TextIO, short: str | None) -> None:
         self._stream = stream
-        password = re.search(r"://[^:/@]*:(.*)@", secret or "")
-        self._secrets = [text for text in (secret, password and password[1]) if text]
+        self._short = short
+        """A password that is too short to be searched for anywhere else."""
 
     def write(self, text: str) -> int:
-        for secret in self._secrets:
-            text = text.replace(secret, "[hidden]")
-        return self._stream.write(re.sub(r"(://)[^/@\s]*:[^@\s]*@", r"\1[hidden]@", text))
+        if self._short is not None:
+            text = text.replace(self._short, REPLACEMENT)
+        return self._stream.write(scrub_text(text))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -231,7 +227,12 @@ def _humble(environ: Mapping[str, str]) -> None:
     if hasattr(os, "nice"):
         ask(os.nice, 10)
     secret = environ.get(names.WORKER_CREDENTIAL)
-    sys.stdout, sys.stderr = Redacted(sys.stdout, secret), Redacted(sys.stderr, secret)
+    learn_environment(environ)
+    learn(secret, names.WORKER_CREDENTIAL)
+    learn_url(secret, names.WORKER_CREDENTIAL)
+    password = re.search(r"://[^:/@]*:(.+)@", secret or "")
+    short = password[1] if password is not None else None
+    sys.stdout, sys.stderr = Redacted(sys.stdout, short), Redacted(sys.stderr, short)
     form = f"%(asctime)s {os.getpid()} %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(stream=sys.stderr, format=form, level=logging.WARNING)
     logger.setLevel(logging.INFO)

@@ -10,12 +10,14 @@ from dspy_trace.points import Args, Kwargs, Notes
 from dspy_trace.points.addresses import host_and_port
 from dspy_trace.points.lm import get, usage
 from dspy_trace.scalars import text
+from dspy_trace.secret_places import seen
 
 
 class DecisionReader:
     """Reads ``lm(state, questions)``."""
 
     def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
+        seen(instance)
         cls = type(instance).__name__
         fact = DecisionCall(cls, text(ask(getattr, instance, "model")) or cls, cls.lower())
         fact.state = args[0] if args else kwargs.get("state")

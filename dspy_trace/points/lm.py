@@ -11,6 +11,7 @@ from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes, lm_typed
 from dspy_trace.points.addresses import host_and_port, provider_and_model
 from dspy_trace.scalars import number, text
+from dspy_trace.secret_places import seen
 
 ENGINES = {
     "LM15Engine": "lm15",
@@ -30,6 +31,7 @@ class LMReader:
     """Reads the call of a ``BaseLM``; the notes below add what only DSPy's insides know."""
 
     def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
+        seen(instance, kwargs)
         cls = type(instance).__name__
         state = getattr(instance, "__dict__", _NOTHING)
         model = state["model"] if "model" in state else ask(getattr, instance, "model")

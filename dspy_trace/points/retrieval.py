@@ -11,12 +11,14 @@ from dspy_trace.points import Args, Kwargs
 from dspy_trace.points.addresses import host_and_port, provider_and_model
 from dspy_trace.points.lm import get
 from dspy_trace.scalars import text, whole
+from dspy_trace.secret_places import seen
 
 
 class RetrieverReader:
     """Reads ``Retrieve`` and its subclasses, ``Embeddings`` and ``EmbeddingsWithScores``."""
 
     def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
+        seen(instance)
         fact = Retrieval(type(instance).__name__)
         fact.query = args[0] if args else kwargs.get("query", kwargs.get("query_or_queries"))
         k = kwargs.get("k", args[1] if len(args) > 1 else None)
@@ -85,6 +87,7 @@ class EmbedderReader:
     """Reads ``Embedder``: a hosted model by its name, or a function of the program's."""
 
     def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
+        seen(instance, kwargs)
         model = ask(getattr, instance, "model")
         if isinstance(model, str):
             provider, name = provider_and_model(model, "openai")

@@ -148,35 +148,11 @@ def log_model(
 
     Args that :func:`save_model` has mean what they mean there, the others what they mean to every flavor of MLflow's.
     """
+    given = dict(locals())
     from mlflow.models import Model
 
-    return Model.log(
-        artifact_path=artifact_path,
-        name=name,
-        flavor=sys.modules[__name__],
-        flavor_name="dspy_trace",
-        registered_model_name=registered_model_name,
-        await_registration_for=await_registration_for,
-        prompts=prompts,
-        params=params,
-        tags=tags,
-        model_type=model_type,
-        step=step,
-        model_id=model_id,
-        model=dspy_model,
-        task=task,
-        model_config=model_config,
-        code_paths=code_paths,
-        conda_env=conda_env,
-        signature=signature,
-        input_example=input_example,
-        pip_requirements=pip_requirements,
-        extra_pip_requirements=extra_pip_requirements,
-        metadata=metadata,
-        resources=resources,
-        format=format,
-        validate_serving_input=False,
-    )
+    flavor = {"flavor": sys.modules[__name__], "flavor_name": "dspy_trace", "validate_serving_input": False}
+    return Model.log(model=given.pop("dspy_model"), **flavor, **given)
 
 
 def load_model(

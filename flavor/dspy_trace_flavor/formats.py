@@ -161,14 +161,16 @@ def pickler_class() -> Any:
             return told
 
         def reducer_override(self, value: Any) -> Any:
-            state = getattr(value, "__dict__", None)
-            if isinstance(value, dspy.Predict | base_lm | dspy.Adapter) and state:
-                kept = {key: item for key, item in state.items() if key not in NOT_SAVED | {"traces"}}
-                emptied: dict[str, Any] = {key: [] for key in (*NOT_SAVED, "traces") if key in state}
-                return _empty, (type(value),), {**kept, **emptied}
+            if isinstance(value, dspy.Predict | base_lm | dspy.Adapter):
+                return _empty, (type(value),), _state(value)
             return super().reducer_override(value)
 
     return Pickler
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """Return the attributes of one of DSPy's objects without what belongs to the process."""
+    return {key: [] if key in NOT_SAVED or key == "traces" else item for key, item in vars(value).items()}
 
 
 def _empty(cls: Any) -> Any:

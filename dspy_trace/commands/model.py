@@ -65,6 +65,34 @@ def diff(before: str, after: str) -> None:
         console.print("The two models are the same in instructions, fields, demos, LMs, settings and requirements.")
 
 
+@model.command()
+@click.argument("uri")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5000, show_default=True, help="Port to listen on.")
+def serve(uri: str, host: str, port: int) -> None:
+    """Serve a saved model as `mlflow models serve` does, with streams.
+
+    POST /invocations/stream streams the outputs, and POST /v1/chat/completions is for models of the chat task.
+    """
+    for name, value in READER_SETS.items():
+        os.environ.setdefault(name, value)
+    try:
+        import uvicorn
+        from mlflow.exceptions import MlflowException
+
+        from dspy_trace_flavor.errors import FlavorError
+        from dspy_trace_flavor.serving import app_of
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"{error.name} is not installed, and models cannot be served without it: pip install 'dspy-trace[mlflow]'"
+        ) from error
+    try:
+        app = app_of(uri)
+    except (FlavorError, MlflowException) as error:
+        raise click.ClickException(str(error)) from error
+    uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
 def _summary(uri: str) -> dict[str, Any]:
     for name, value in READER_SETS.items():
         os.environ.setdefault(name, value)

@@ -55,17 +55,17 @@ class ChatModel(ProgramModel):
         request = _request(model_input)
         with explained():
             row = self._row(request["messages"])
-        return self._chunks(row)
+        return self._chunks(row, _parameters(request))
 
-    def _chunks(self, row: Row) -> Iterator[dict[str, Any]]:
+    def _chunks(self, row: Row, lm_kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
         head, name = self._head("chat.completion.chunk"), answer_of(self.program)
         yield _chunk(head, {"role": "assistant", "content": ""})
         sent = False
-        for item in stream(self.runner, row):
+        for item in stream(self.runner, row, lm_kwargs):
             if "prediction" in item:
                 if not sent:
                     yield _chunk(head, {"content": _message(item["prediction"], name)["content"]})
-            elif item["signature_field_name"] == name and isinstance(item["chunk"], str):
+            elif item["signature_field_name"] == name and isinstance(item["chunk"], str) and item["chunk"]:
                 sent = True
                 yield _chunk(head, {"content": item["chunk"]})
         yield _chunk(head, {}, "stop")

@@ -56,7 +56,7 @@ class ProgramModel:
         failed = next((error for _, error in done if error is not None), None)
         if failed is not None and on_error == "raise":
             raise failed
-        told = [output(value) if error is None else _error(error) for value, error in done]
+        told = [output(value) if error is None else error_of(error) for value, error in done]
         return told[0] if single else told
 
     async def apredict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
@@ -75,7 +75,7 @@ class ProgramModel:
         for value in done:
             if isinstance(value, BaseException) and (on_error == "raise" or not isinstance(value, Exception)):
                 raise value
-        told = [_error(value) if isinstance(value, Exception) else output(value) for value in done]
+        told = [error_of(value) if isinstance(value, Exception) else output(value) for value in done]
         return told[0] if single else told
 
     def predict_stream(self, model_input: Any, params: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
@@ -111,7 +111,8 @@ def _parameters(params: Mapping[str, Any] | None) -> tuple[str, int]:
     return on_error, threads
 
 
-def _error(error: Exception) -> dict[str, Any]:
+def error_of(error: Exception) -> dict[str, Any]:
+    """Return what is told of an error in the place of a row: its class, and its message without secrets."""
     return {"error": {"type": type(error).__qualname__, "message": scrub_text(str(error))}}
 
 

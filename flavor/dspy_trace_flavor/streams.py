@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import copy_context
 from typing import Any
 
@@ -41,14 +41,14 @@ def _streams(annotation: Any) -> bool:
     return annotation is str or ask(getattr(annotation, "is_streamable", bool), default=False) is True
 
 
-def stream(runner: Runner, row: Row) -> Iterator[dict[str, Any]]:
+def stream(runner: Runner, row: Row, lm_kwargs: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """Yield the pieces of each output as they arrive, then what could not be streamed, then ``{"prediction": ...}``."""
     dspy = untyped("dspy")
 
     chosen = streamed(runner.program)
     # A generator shares its consumer's context, whose settings are not ours to change.
     context = copy_context()
-    entered = runner.context()
+    entered = runner.context(lm_kwargs)
     context.run(entered.__enter__)
     items = context.run(_begin, runner, row, chosen)
     seen: set[str] = set()

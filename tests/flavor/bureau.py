@@ -1,4 +1,4 @@
-"""A program of many parts, as users write them: types of its own, tools, several predictors, demos. Saved by the tests."""
+"""Programs as users write them, which the tests save: types of their own, tools, several predictors, demos."""
 
 from __future__ import annotations
 

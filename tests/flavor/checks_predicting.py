@@ -129,14 +129,14 @@ class Everything(dspy.Signature):
 
 
 EVERYTHING = {
-    "text": "t", "number": 1, "share": 0.5, "flag": True, "word": "a", "urgency": "high", "many": ["x"], "table": {"k": 1},
-    "person": {"name": "Ada"}, "when": datetime.datetime(2026, 1, 2, 3, 4), "image": "https://example.org/i.png",
+    "text": "t", "number": 1, "share": 0.5, "flag": True, "word": "a", "urgency": "high", "many": ["x"],
+    "table": {"k": 1}, "person": {"name": "Ada"}, "when": datetime.datetime(2026, 1, 2, 3, 4), "image": "https://example.org/i.png",
     "history": {"messages": [{"text": "before", "answer": "yes"}]},
 }  # fmt: skip
 
 
 def test_the_signature_is_made_from_the_program(scripted_lm: ScriptedLM) -> None:
-    """All types of fields, without a call of an LM; and what comes through it is what the program is given directly."""
+    """All types of fields, without a call of an LM; and the program is given what it would be given directly."""
     program = dspy.Predict(Everything)
     program.lm = scripted_lm.lm()
     flavor.save_model(program, "model")
@@ -164,7 +164,7 @@ def test_the_signature_is_made_from_the_program(scripted_lm: ScriptedLM) -> None
 
 
 def test_outputs_are_told_from_the_source() -> None:
-    """Outputs of a program of its own are those of the predictor that it returns, or of the prediction that it makes."""
+    """Outputs of an own class are those of the predictor that it returns, or of the prediction that it makes."""
     assert [column.name for column in schema.infer(bureau.Bureau()).outputs] == ["reasoning", "answer"]
     assert [column.name for column in schema.infer(bureau.Echo()).outputs] == ["echo", "length"]
     assert schema.infer(bureau.Messages()).outputs is None

@@ -150,7 +150,7 @@ def test_nothing_is_left_of_a_save_that_fails(scripted_lm: ScriptedLM, tmp_path:
             with pytest.raises(error, match=message):
                 flavor.save_model(bureau.Bureau(), "bureau", **options)
             assert sorted(os.listdir()) == ["mlflow.db", "tools.py"] or sorted(os.listdir()) == ["tools.py"]
-    with pytest.raises(CannotSave, match="it must be a dspy.Module, not str"):
+    with pytest.raises(CannotSave, match=r"it must be a dspy.Module, not str"):
         flavor.save_model("program", "bureau")
     with pytest.raises(CannotSave, match="exists already"):
         flavor.save_model(bureau.Bureau(), str(tmp_path))
@@ -200,7 +200,7 @@ def test_a_missing_class_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     flavor.save_model(gone_module.Gone(), "gone")
     monkeypatch.delattr(gone_module, "Gone")
-    with pytest.raises(CannotLoad, match="has no attribute 'Gone'.*install the package that it was saved with"):
+    with pytest.raises(CannotLoad, match=r"has no attribute 'Gone'.*install the package that it was saved with"):
         flavor.load_model("gone")
 
 

@@ -1,4 +1,4 @@
-"""Save a program, load it in this process, and compare: what is run with other DSPys and Pythons. No tests of its own."""
+"""Save programs, load them, and compare: what is run with other DSPys and Pythons. No tests of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved in one process, loaded in a fresh one from another folder, where pickles are forbidden and the source is gone."""
+"""Saved in one process, loaded in a fresh one from another folder, with pickles forbidden and the source gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets planted wherever a program can hold one: none is in any file of either format, and a missed one is refused."""
+"""Secrets planted wherever a program can hold one: none is in any file of either format; a missed one is refused."""
 
 from __future__ import annotations
 

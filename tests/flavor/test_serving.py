@@ -1,4 +1,7 @@
-"""A real ``mlflow models serve``: rows, batches and conversations, from sixteen clients at once; its traces arrive."""
+"""Real servers of models: rows, batches, conversations and streams, from sixteen clients at once; traces arrive.
+
+Rows are served by ``mlflow models serve``, conversations by ``dspy-trace model serve``, which is the same and streams.
+"""
 
 from __future__ import annotations
 
@@ -58,13 +61,17 @@ class Served:
 
     def __init__(self, project: Project, name: str, **environ: str) -> None:
         self.url = f"http://127.0.0.1:{mlflow_server.free_port()}"
-        command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", name, "--env-manager", "local"]
+        port = self.url.rpartition(":")[2]
+        command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", name, "--env-manager", "local", "-h"]
+        command += ["127.0.0.1", "-p", port]
+        if name == "chat":
+            command = [sys.executable, "-m", "dspy_trace.cli", "model", "serve", name, "--port", port]
         folder = project.folder
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         self.log = project.home / f"{name}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, "-h", "127.0.0.1", "-p", self.url.rpartition(":")[2]],
+                command,
                 cwd=folder,
                 env=project.environment(PATH=path, OPENAI_API_KEY="served-key", **environ),
                 stdin=subprocess.DEVNULL,
@@ -83,6 +90,17 @@ class Served:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as refused:
             return refused.code, json.load(refused)
+
+    def stream(self, path: str, **body: Any) -> list[dict[str, Any]]:
+        """Post to a path; return the server-sent events, without the last, which says that it is the last."""
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert answer.headers["Content-Type"].startswith("text/event-stream")
+            *events, last = answer.read().decode().strip().split("\n\n")
+        assert last == "data: [DONE]"
+        return [json.loads(event.removeprefix("data: ")) for event in events]
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -128,7 +146,7 @@ def test_serving(
     mlflow_reader: Reader,
     new_database: Path,
 ) -> None:
-    """Every client gets its own answer in whatever form it asks; wrong requests get 400; traces are linked to the model."""
+    """Every client gets its own answer in whatever form it asks; wrong requests get 400; traces name their model."""
     rows, chat = served["rows"], served["chat"]
 
     def client(number: int) -> None:
@@ -142,6 +160,10 @@ def test_serving(
         assert status == 200, given
         assert given["choices"][0]["message"]["content"] == f"answer of {question}"
         assert given["object"] == "chat.completion"
+        chunks = chat.stream("/v1/chat/completions", messages=[{"role": "user", "content": question}], stream=True)
+        deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+        assert "".join(deltas) == f"answer of {question}"
+        assert len(deltas) > 3
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(client, range(CLIENTS)))
@@ -150,6 +172,6 @@ def test_serving(
     assert (status, "missing inputs ['question']" in refused["message"]) == (400, True)
     project.arrived()
     found = mlflow_reader.traces(f"sqlite:///{new_database}")
-    assert len(found) == CLIENTS * 5
+    assert len(found) == CLIENTS * 6
     models = [trace["metadata"].get("mlflow.modelId") for trace in found]
-    assert sorted(map(str, models)) == sorted([ids["rows"]] * CLIENTS * 4 + [ids["chat"]] * CLIENTS)
+    assert sorted(map(str, models)) == sorted([ids["rows"]] * CLIENTS * 4 + [ids["chat"]] * CLIENTS * 2)

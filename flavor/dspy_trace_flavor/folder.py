@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from dspy_trace_flavor.errors import CannotLoad, SecretFound
 from dspy_trace_flavor.formats import NEWEST
-from dspy_trace_flavor.vault import SHORTEST, Vault, shaped
+from dspy_trace_flavor.vault import Vault, is_searched, shaped
 
 FLAVOR = "dspy_trace"
 _CHECKED = ("data", "code")
@@ -63,10 +63,7 @@ def scan(folder: Path, vault: Vault) -> None:
         SecretFound: a file holds one; names the attribute that holds it too, if it is known, and the file.
     """
     needles = {
-        needle: secret
-        for value, secret in vault.secrets.items()
-        if len(value) >= SHORTEST
-        for needle in _spellings(value)
+        needle: secret for value, secret in vault.secrets.items() if is_searched(value) for needle in _spellings(value)
     }
     pattern = re.compile(b"|".join(re.escape(needle) for needle in sorted(needles, key=len, reverse=True)) or rb"(?!)")
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -16,6 +16,8 @@ from dspy_trace.secret_names import looks_secret_in_environment
 SHORTEST = 8
 """Characters of the shortest value that is looked for in other texts: shorter ones are part of ordinary words."""
 
+_LONGEST_WORD = 15
+
 _SHAPES = re.compile(
     r"""\b(?:sk|pk|rk|gsk|xai|hf|ghp|gho|ghs|github_pat|glpat|xox[abprs]|npm|pypi|dapi|lsv2|whsec)[-_][\w\-]{16,}
     | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b | \bAIza[\w\-]{30,} | \bya29\.[\w\-]{20,}
@@ -115,7 +117,7 @@ class Vault:
         if named and text in self.secrets:
             return [self._use(text)]
         if self._pattern is None:
-            longest = sorted((value for value in self.secrets if len(value) >= SHORTEST), key=len, reverse=True)
+            longest = sorted(filter(is_searched, self.secrets), key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest)) or r"(?!)")
         if self._pattern.search(text) is None:
             return None
@@ -129,6 +131,11 @@ class Vault:
     def _use(self, value: str) -> dict[str, str]:
         self.used[value] = self.secrets[value]
         return {"env": self.secrets[value].variable}
+
+
+def is_searched(value: str) -> bool:
+    """Return whether a secret is looked for in other texts: a word such as ``postgres`` would be found everywhere."""
+    return len(value) >= SHORTEST and not (value.isalpha() and len(value) <= _LONGEST_WORD)
 
 
 def shaped(text: str) -> Iterator[str]:

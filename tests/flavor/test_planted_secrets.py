@@ -222,6 +222,14 @@ def test_the_scan_catches_what_looks_like_a_secret(tmp_path: Path) -> None:
 
 def test_ordinary_texts_stay() -> None:
     """What is no secret is saved as it is, though it speaks of keys."""
-    vault = Vault({"OPENAI_API_KEY": "EMPTY", "PWD": "/home/somebody"})
-    for text in ("EMPTY", "/home/somebody/x", "max_tokens", "the api_key is secret", "http://host:8000/v1", "a" * 40):
+    vault = Vault({"OPENAI_API_KEY": "EMPTY", "PWD": "/home/somebody", "DB_PASSWORD": "postgres"})
+    for text in (
+        "EMPTY",
+        "Write SQL for postgres.",
+        "/home/somebody/x",
+        "max_tokens",
+        "the api_key is secret",
+        "http://host:8000/v1",
+        "a" * 40,
+    ):
         assert vault.parts(text, "program") is None

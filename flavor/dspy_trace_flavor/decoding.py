@@ -213,6 +213,9 @@ class Decoder:
         told = {name: self.decode(data[name]) for name in ("func", "name", "desc", "args", "arg_desc")}
         return self._keep(data, dspy.Tool(**told, arg_types=kinds))
 
+    def _of_field(self, data: dict[str, Any]) -> Any:
+        return self._keep(data, signatures.field_meant(data["field"], self.decode))
+
     def _of_batcher(self, data: dict[str, Any]) -> Any:
         cls = resolve(data["class"])
         return self._keep(data, cls(self.decode(data["batch_fn"]), data["max_batch_size"], data["max_wait_time"]))

@@ -128,6 +128,8 @@ class Encoder:
             return self._example(value, where)
         if cls is dspy.Tool:
             return self._tool(value, where)
+        if cls.__name__ == "FieldInfo" and cls.__module__.startswith("pydantic."):
+            return {"$": "field", "field": signatures.field_told("", value, where, self.encode)}
         if cls.__name__ == "Unbatchify" and cls.__module__.startswith("dspy."):
             told = {
                 name: self.encode(getattr(value, name), f"{where}.{name}")
@@ -176,9 +178,8 @@ class Encoder:
         if not isinstance(state, dict):
             return self.encode(state, where)
         return {
-            key: self.encode(item, f"{where}.{key}", named=looks_secret(key))
+            key: [] if dspys and key in NOT_SAVED else self.encode(item, f"{where}.{key}", named=looks_secret(key))
             for key, item in state.items()
-            if not (dspys and key in NOT_SAVED)
         }
 
     def _reduced(self, value: Any, where: str) -> dict[str, Any]:

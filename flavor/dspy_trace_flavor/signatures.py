@@ -20,11 +20,12 @@ def told(signature: Any, where: str, encode: Encode) -> dict[str, Any]:
         "class": path_of(signature),
         "name": signature.__name__,
         "instructions": encode(signature.instructions, f"{where}.instructions"),
-        "fields": [_field(name, field, f"{where}.{name}", encode) for name, field in signature.fields.items()],
+        "fields": [field_told(name, field, f"{where}.{name}", encode) for name, field in signature.fields.items()],
     }
 
 
-def _field(name: str, field: Any, where: str, encode: Encode) -> dict[str, Any]:
+def field_told(name: str, field: Any, where: str, encode: Encode) -> dict[str, Any]:
+    """Return a field of a signature as JSON data."""
     extra = dict(field.json_schema_extra or {})
     entry: dict[str, Any] = {
         "name": name,
@@ -52,12 +53,14 @@ def meant(data: dict[str, Any], encode: Encode, decode: Decode) -> Any:
     dspy = untyped("dspy")
 
     fields = {
-        entry["name"]: (field_types.meant(entry["type"], decode), _made(entry, decode)) for entry in data["fields"]
+        entry["name"]: (field_types.meant(entry["type"], decode), field_meant(entry, decode))
+        for entry in data["fields"]
     }
     return dspy.Signature(fields, decode(data["instructions"]), data["name"])
 
 
-def _made(entry: dict[str, Any], decode: Decode) -> Any:
+def field_meant(entry: dict[str, Any], decode: Decode) -> Any:
+    """Return the field that :func:`field_told` has told of."""
     pydantic = untyped("pydantic")
 
     extra = {key: decode(value) for key, value in entry["extra"].items()}
@@ -65,5 +68,6 @@ def _made(entry: dict[str, Any], decode: Decode) -> Any:
     if "factory" in entry:
         given["default_factory"] = decode(entry["factory"])
     field = pydantic.Field(**given, json_schema_extra={**extra, _KIND: entry["kind"]})
+    field.annotation = field_types.meant(entry["type"], decode)
     field.metadata = [decode(one) for one in entry.get("metadata", ())]
     return field

@@ -155,6 +155,7 @@ def test_serving(
         assert rows.ask(inputs={"question": question}) == (200, {"predictions": expected})
         batch = [{"question": f"{question}x{index}"} for index in range(3)]
         status, given = rows.ask(dataframe_records=batch)
+        assert status == 200, given
         assert (status, given) == (200, {"predictions": [{"answer": f"answer of {row['question']}"} for row in batch]})
         status, given = chat.ask(messages=[{"role": "user", "content": question}], stream=False)
         assert status == 200, given

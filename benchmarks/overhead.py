@@ -5,6 +5,7 @@ network hides anything. Untraced, by hand and ours take turns; the medians of th
 
     uv run python benchmarks/overhead.py
     uv run python benchmarks/overhead.py --rounds 9 --calls 500 --json
+    uv run python benchmarks/overhead.py --metrics
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -52,8 +55,11 @@ def handwritten(calls: int) -> float:
     return seconds(by_hand.make(quiet_provider().get_tracer("by hand")), calls)
 
 
-def ours(calls: int, provider: TracerProvider | None = None, *, sdk: bool = True) -> float:
-    DSPyInstrumentor().instrument(tracer_provider=(provider or quiet_provider()) if sdk else None, capture_content=True)
+def ours(
+    calls: int, provider: TracerProvider | None = None, *, sdk: bool = True, meters: MeterProvider | None = None
+) -> float:
+    tracers = (provider or quiet_provider()) if sdk else None
+    DSPyInstrumentor().instrument(tracer_provider=tracers, meter_provider=meters, capture_content=True)
     try:
         return seconds(program.make(), calls)
     finally:
@@ -67,6 +73,11 @@ VARIANTS: dict[str, Run] = {
     "dspy-trace, not sampled": lambda calls: ours(calls, quiet_provider(sampled=False)),
     "dspy-trace, no SDK": lambda calls: ours(calls, sdk=False),
 }
+
+
+def measured(calls: int) -> float:
+    """Record metrics, too, for a reader that nobody asks."""
+    return ours(calls, meters=MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False))
 
 
 def same_spans() -> int:
@@ -97,8 +108,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--calls", type=int, default=60, help="calls a round")
+    parser.add_argument("--metrics", action="store_true", help="measure with metrics as well")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.metrics:
+        VARIANTS["dspy-trace, metrics too"] = measured
     count = same_spans()
     for run in VARIANTS.values():
         run(20)

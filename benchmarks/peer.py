@@ -1,8 +1,8 @@
 """One measured program under one kind of tracing, in a process and an environment of its own; run by ``peers.py``.
 
 ``python -m benchmarks.peer KIND CALLS`` makes that many calls of the measured program and prints one JSON object:
-seconds of the program's thread a call, what setting up took in time and memory, the processor time of the process before
-the first call, and when the last was over.
+seconds of the program's thread a call, what setting up took in time and memory, the processor time of the process
+before the first call, and when the last was over.
 """
 
 from __future__ import annotations

@@ -8,18 +8,24 @@ from threading import RLock
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry._logs import LoggerProvider
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import ProxyTracerProvider, TracerProvider
 
-from dspy_trace.export.outlet import existing, outlet
+from dspy_trace import settings_metrics as names
+from dspy_trace.export.outlet import Outlet, existing, outlet
+from dspy_trace.guard import attempt
 from dspy_trace.instrumentor import DSPyInstrumentor, check
 from dspy_trace.observer import SCOPE
-from dspy_trace.offered import OfferedProvider, make
+from dspy_trace.offered import OfferedProvider, make, wants_otlp
 
 logger = logging.getLogger("dspy_trace")
 
 _lock = RLock()
 _offered: list[OfferedProvider] = []
 """Our own provider, once it has been needed."""
+_spare: list[MeterProvider] = []
+"""The same for metrics."""
 
 
 def autolog(
@@ -39,13 +45,18 @@ def autolog(
     conventions: Collection[str] | None = None,
     redact: Callable[[Any], Any] | None = None,
     tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
+    propagate: bool | None = None,
 ) -> None:
     """Trace every DSPy program of this process into MLflow.
 
     May be called from any thread or task, any number of times: the last call wins, and calls in flight finish under the
     settings they started with. Joins the SDK's ``TracerProvider`` that the application has set, and follows one that it
     sets later. Where there is none, it offers one as the default, which also exports over OTLP if
-    ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`` is set.
+    ``OTEL_EXPORTER_OTLP_ENDPOINT`` or ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`` is set. Metrics go to the application's
+    ``MeterProvider``, whenever it sets one, and until then over OTLP if ``OTEL_EXPORTER_OTLP_ENDPOINT`` or
+    ``OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`` is set.
 
     Args:
         log_traces: trace at all.
@@ -65,15 +76,21 @@ def autolog(
         conventions: vocabularies to write spans in; ``{"genai"}`` by default.
         redact: takes every captured value, as plain data, and returns what may be told of it.
         tracer_provider: record with this provider, whatever the application sets.
+        meter_provider: the same for metrics.
+        logger_provider: the same for events; by default they go to the application's, if it has one.
+        propagate: see :meth:`dspy_trace.DSPyInstrumentor.instrument`.
 
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument is none of the words allowed for it.
     """
     _check(tracking_uri=tracking_uri, experiment=experiment)
-    asked: dict[str, Any] = {"tracer_provider": tracer_provider, "capture_content": capture_content, "detail": detail}
-    asked |= {"conventions": conventions, "redact": redact}
-    asked |= {"log_traces_from_eval": log_traces_from_eval, "log_traces_from_compile": log_traces_from_compile}
+    asked = {
+        **{"tracer_provider": tracer_provider, "meter_provider": meter_provider, "logger_provider": logger_provider},
+        **{"capture_content": capture_content, "detail": detail, "conventions": conventions, "redact": redact},
+        **{"log_traces_from_eval": log_traces_from_eval, "log_traces_from_compile": log_traces_from_compile},
+        "propagate": propagate,
+    }
     check(**asked)
     with _lock:
         if disable or not log_traces:
@@ -85,9 +102,14 @@ def autolog(
         out.uri, out.experiment, out.processor.live = tracking_uri, experiment, True
         if tracer_provider is None:
             asked["tracer_provider"] = _offer()
-        instrumentor = DSPyInstrumentor()
-        begin = instrumentor.change if instrumentor.is_instrumented_by_opentelemetry else instrumentor.instrument
-        begin(_outlet=out, **asked)
+        _begin(out, asked)
+
+
+def _begin(out: Outlet, asked: dict[str, Any]) -> None:
+    spare = _spare_meter() if asked["meter_provider"] is None else None
+    instrumentor = DSPyInstrumentor()
+    begin = instrumentor.change if instrumentor.is_instrumented_by_opentelemetry else instrumentor.instrument
+    begin(_outlet=out, _spare_meter=spare, **asked)
 
 
 def _stop() -> None:
@@ -137,6 +159,19 @@ def _gave_way(provider: TracerProvider) -> None:
     for out in existing():
         if out.processor.live:
             out.join(provider)
+
+
+def _spare_meter() -> MeterProvider | None:
+    """Return what takes metrics for as long as the application has no meter provider; it is nobody's default."""
+    if not _spare and wants_otlp(names.METRICS_EXPORTER, names.OTLP_METRICS_ENDPOINTS):
+        from dspy_trace.export.otlp_metrics import provider
+
+        made, error = attempt(provider)
+        if error is not None:
+            logger.warning("dspy-trace: no metrics are exported over OTLP: %s Mend the OTEL_ variables.", error)
+            return None
+        _spare.append(made)
+    return _spare[0] if _spare else None
 
 
 def _withdraw() -> None:

@@ -6,7 +6,7 @@ context across a thread or task (asyncio, OpenTelemetry's threading instrumentat
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from threading import get_ident
@@ -41,16 +41,19 @@ SUPPRESSIONS: Final = frozenset(_suppression_keys())
 """Keys that are true where instrumentation is suppressed."""
 
 
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
 def is_suppressed(context: Context) -> bool:
     """Return whether ``suppress_instrumentation()`` is in force."""
     return any(context.get(key) for key in SUPPRESSIONS)
 
 
-def within(context: Context, span: Span | None, call: object) -> Context:
-    """Return `context` with `call` innermost and, if one is given, `span` current."""
+def within(context: Context, span: Span | None, call: object, more: Mapping[str, Any] = _NOTHING) -> Context:
+    """Return `context` with `call` innermost and, if one is given, `span` current, and `more` with it."""
     if span is None:
         return Context({**context, CALL: call})
-    return Context({**context, SPAN: span, CALL: call})
+    return Context({**context, **more, SPAN: span, CALL: call})
 
 
 def rootless(context: Context) -> Context:

@@ -10,46 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-
-class Tally:
-    """Sums over every LM call beneath one unit of work; adding to a tally adds to all above it.
-
-    Safe across threads: a ``Parallel`` step adds to its program's tally from many at once.
-    """
-
-    __slots__ = ("_lock", "above", "cache_hits", "cost", "input_tokens", "lm_calls", "output_tokens")
-
-    def __init__(self, above: Tally | None = None) -> None:
-        self.above = above
-        self.lm_calls = 0
-        self.cache_hits = 0
-        self.input_tokens = 0
-        self.output_tokens = 0
-        self.cost: float | None = None
-        self._lock = Lock()
-
-    def add(self, call: LMCall | DecisionCall) -> None:
-        """Count one LM call; on a cache hit neither tokens nor cost, since nothing was paid for.
-
-        One that only relays another, as a router's does, reports the other's usage again and is not counted.
-        """
-        if isinstance(call, LMCall) and call.relays:
-            return
-        tally: Tally | None = self
-        while tally is not None:
-            with tally._lock:
-                tally.lm_calls += 1
-                if call.cache_hit:
-                    tally.cache_hits += 1
-                else:
-                    tally.input_tokens += call.input_tokens or 0
-                    tally.output_tokens += call.output_tokens or 0
-                    if call.cost is not None:
-                        tally.cost = (tally.cost or 0.0) + call.cost
-            tally = tally.above
+if TYPE_CHECKING:
+    from dspy_trace.tally import Tally
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +26,7 @@ class Session:
     """Who and what calls belong to, as the program says."""
 
     session_id: str | None = None
+    conversation_id: str | None = None
     user_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -82,6 +47,10 @@ class ModuleCall(Fact):
     program: Any = None
     version: str | None = None
     output: Any = None
+    steps_before: int = 0
+    iterations: int | None = None
+    termination: str | None = None
+    attempts: int = 0
     adapter: str | None = None
     adapters_running: int = 0
     trouble: BaseException | None = None
@@ -101,6 +70,8 @@ class LMCall(Fact):
     tools: Any = None
     json_output: bool = False
     streaming: bool = False
+    first_chunk: float | None = None
+    stream_opened: float | None = None
     address: str | None = None
     port: int | None = None
     lm: Any = None
@@ -115,6 +86,7 @@ class LMCall(Fact):
     response_id: str | None = None
     response_model: str | None = None
     finish_reasons: Sequence[str] = ()
+    adaptations: Sequence[str] = ()
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_tokens: int | None = None
@@ -186,6 +158,7 @@ class ToolCall(Fact):
     name: str
     description: str | None = None
     arguments: Any = None
+    parameters: Any = None
     result: Any = None
 
 
@@ -241,6 +214,8 @@ class ExampleRun(Fact):
     metric: str | None = None
     output: Any = None
     score: float | None = None
+    label: str | None = None
+    explanation: str | None = None
     tally: Tally | None = None
 
 
@@ -279,8 +254,23 @@ class AttemptFailed(Fact):
 
 
 @dataclass(slots=True, eq=False)
+class Rewarded(Fact):
+    """One attempt of ``BestOfN`` or ``Refine`` was given its reward. Happens within their call."""
+
+    index: int
+    reward: float | None
+
+
+@dataclass(slots=True, eq=False)
 class Scored(Fact):
-    """A metric scored one example."""
+    """A metric scored one example, in a word as well where it has one, and said why where it does."""
 
     metric: str
-    score: float
+    score: float | None
+    label: str | None = None
+    explanation: str | None = None
+
+
+def scored(example: ExampleRun) -> Scored:
+    """Return what became of an example as what its metric said."""
+    return Scored(example.metric or "metric", example.score, example.label, example.explanation)

@@ -6,7 +6,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from threading import RLock
 from types import ModuleType
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
-from opentelemetry.trace import TracerProvider, get_tracer_provider
+from opentelemetry.trace import get_tracer_provider
 from packaging.version import InvalidVersion, Version
 
 from dspy_trace.guard import ask, shielded
 from dspy_trace.settings import Settings, resolve
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+
     from dspy_trace.export.outlet import Outlet
     from dspy_trace.patching import Patches
 
@@ -53,15 +55,20 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
         Args:
             tracer_provider (TracerProvider | None): where spans go; by default the global provider, looked up anew
                 whenever a trace starts.
+            meter_provider (MeterProvider | None): where metrics go, likewise.
+            logger_provider (LoggerProvider | None): where events go, likewise.
             capture_content (bool | str | None): whether prompts, completions, inputs, outputs and exception texts go on
                 spans: a bool, or a mode of ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT``, which is read where
                 this is ``None``. Off by default, as the GenAI conventions ask.
             detail (str | None): ``minimal``, ``standard`` (default) or ``full``.
-            conventions (Collection[str] | None): vocabularies to write spans in; ``{"genai"}`` by default.
+            conventions (Collection[str] | None): vocabularies to write spans in, ``{"genai"}`` by default, which
+                is always one; ``{"genai", "openinference"}`` for Phoenix and Arize.
             redact (Callable[[Any], Any] | None): takes every captured value, as plain data, and returns what may be
                 told of it.
             log_traces_from_eval (bool): trace what runs inside ``dspy.Evaluate``; default true.
             log_traces_from_compile (bool): trace what runs inside an optimizer's ``compile``; default true.
+            propagate (bool | None): send trace context (W3C ``traceparent``) with requests to LMs, so that a gateway
+                or a server joins the trace; default true, or ``DSPY_TRACE_PROPAGATE``.
 
         Raises:
             TypeError: an argument has the wrong type.
@@ -82,12 +89,12 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
     def change(self, **kwargs: Any) -> None:
         """Go on as if :meth:`instrument` had been called with these arguments, and let no call slip through meanwhile.
 
-        Only where another ``detail`` is asked for are the patches made anew.
+        Only where another ``detail`` or ``propagate`` is asked for are the patches made anew.
         """
         request = _request(**kwargs)
         with _lock:
             before, _asked_for[:] = _asked_for[0], [request]
-            if _patches and before.settings.detail == request.settings.detail:
+            if _patches and before.rows() == request.rows():
                 _observe(request)
                 return
             if _patches:
@@ -109,8 +116,12 @@ class _Request:
     """What an instrumentation was asked for; `outlet` takes its traces to MLflow."""
 
     settings: Settings
-    provider: TracerProvider | None
+    providers: Mapping[str, Any]
     outlet: Outlet | None
+
+    def rows(self) -> object:
+        """Return what decides which rows are in force."""
+        return self.settings.detail, self.settings.propagate
 
 
 def check(**asked: Any) -> None:
@@ -118,10 +129,14 @@ def check(**asked: Any) -> None:
     _request(**asked)
 
 
-def _request(*, tracer_provider: TracerProvider | None = None, _outlet: Outlet | None = None, **asked: Any) -> _Request:
-    if tracer_provider is not None and not callable(getattr(tracer_provider, "get_tracer", None)):
-        raise TypeError(f"tracer_provider must be a TracerProvider, not {type(tracer_provider).__name__}")
-    return _Request(resolve(**asked), tracer_provider, _outlet)
+def _request(*, _outlet: Outlet | None = None, _spare_meter: MeterProvider | None = None, **asked: Any) -> _Request:
+    providers: dict[str, Any] = {"spare_meter": _spare_meter}
+    for kind in ("tracer", "meter", "logger"):
+        name = f"{kind}_provider"
+        providers[kind] = provider = asked.pop(name, None)
+        if provider is not None and not callable(getattr(provider, f"get_{kind}", None)):
+            raise TypeError(f"{name} must be a {kind.capitalize()}Provider, not {type(provider).__name__}")
+    return _Request(resolve(**asked), providers, _outlet)
 
 
 _lock = RLock()
@@ -156,7 +171,8 @@ def _start(module: ModuleType) -> None:
 
     settings = _asked_for[0].settings
     _observe(_asked_for[0])
-    _patches.append(Patches(rows_for(settings.detail, _dspy_version(module)), make))
+    rows = rows_for(settings.detail, _dspy_version(module), sends=settings.propagate)
+    _patches.append(Patches(rows, make))
     for name in _patches[0].modules():
         _when_imported(name)
 
@@ -164,13 +180,14 @@ def _start(module: ModuleType) -> None:
 def _observe(request: _Request) -> None:
     """Put an observer in force for roots that start from now on."""
     from dspy_trace.observer import Observer, activate
+    from dspy_trace.signals import Providers
 
-    observer = Observer(request.settings, request.provider)
+    observer = Observer(request.settings, Providers(**request.providers))
     outlet = request.outlet or _zero_code_outlet()
     if outlet is not None:
         observer.beside, observer.joined = outlet.beside(request.settings), outlet.join
         # Now, if it is there, so that the first trace is whole: the application's spans above ours begin before them.
-        shielded("joining a provider", outlet.join, request.provider or get_tracer_provider())
+        shielded("joining a provider", outlet.join, request.providers["tracer"] or get_tracer_provider())
     activate(observer)
 
 

@@ -23,7 +23,8 @@ import orjson
 
 from dspy_trace.guard import ask
 from dspy_trace.media import BASE64, data_url_digest, digest, without_data, without_media
-from dspy_trace.secrets import LONGEST, conceals, hide, hide_rest, judged, looks_secret, scrub_end
+from dspy_trace.secret_names import judged, looks_secret
+from dspy_trace.secrets import LONGEST, conceals, hide, hide_rest, scrub_end
 from dspy_trace.settings import LIMIT
 
 MAX_DEPTH = 24
@@ -185,14 +186,12 @@ class _Walk:
 
     def entries(self, pairs: Iterable[tuple[Any, Any]], size: int | None, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        count = 0
         try:
-            for key, value in pairs:
+            for count, (key, value) in enumerate(pairs, 1):
                 if self.left <= 0 or self.nodes <= 0:
-                    result["[cut]"] = f"{size - count} more entries" if size is not None else "more entries"
+                    result["[cut]"] = f"{size - count + 1} more entries" if size is not None else "more entries"
                     hide_rest(pairs)
                     break
-                count += 1
                 name = key if type(key) is str else self.key(key)
                 self.left -= len(name)
                 name = name if len(name) <= 256 else cut(name, 256)

@@ -9,18 +9,34 @@ from typing import Any
 
 import orjson
 from opentelemetry import trace
-from opentelemetry.trace import NoOpTracer, NoOpTracerProvider, ProxyTracerProvider, SpanContext, Tracer, TracerProvider
+from opentelemetry._logs import LoggerProvider
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import (
+    NoOpTracer,
+    NoOpTracerProvider,
+    ProxyTracerProvider,
+    Span,
+    SpanContext,
+    Tracer,
+    TracerProvider,
+)
 
 from dspy_trace import facts, jsonable, neighbours, secrets
 from dspy_trace._version import __version__
+from dspy_trace.events import Event, Events
 from dspy_trace.guard import ask, shielded
-from dspy_trace.settings import LIMIT, Settings
-from dspy_trace.vocab import Vocabulary
+from dspy_trace.metrics import Meters
+from dspy_trace.settings import LIMIT, OPENINFERENCE, Settings
+from dspy_trace.signals import Providers
+from dspy_trace.vocab import Attributes, Settling, Vocabulary
 from dspy_trace.vocab.genai import GenAI
 from dspy_trace.vocab.spelling import Spelling
 
 SCOPE = "dspy_trace"
 """Name of our instrumentation scope."""
+
+DEFAULT_MOST, MOST = 128, 1_024
+"""Attributes that a span may have where its provider does not say, and where it has no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +59,18 @@ class Beside:
 class Observer:
     """What all calls of one instrumentation share; calls in flight keep theirs when another takes over."""
 
-    def __init__(self, settings: Settings, tracer_provider: TracerProvider | None = None) -> None:
+    def __init__(self, settings: Settings, providers: Providers | None = None) -> None:
         secrets.learn_environment()
         self.settings = settings
-        self.vocabularies: Sequence[Vocabulary] = [GenAI(settings.latest_semconv)]
+        self.meters: Meters | None = None
+        """Takes metrics; ``None`` where no meter provider is set up."""
+        self.vocabularies: Sequence[Vocabulary] = _vocabularies(settings)
         self.spellings: dict[type[facts.Fact], Sequence[Spelling]] = {
             kind: [vocabulary.spellings[kind] for vocabulary in self.vocabularies]
             for kind in self.vocabularies[0].spellings
         }
+        self.settles = [vocabulary for vocabulary in self.vocabularies if isinstance(vocabulary, Settling)]
+        """Those that have to know how many attributes a span may have."""
         self.span_capture: Callable[[Any], str] | None = None
         self._bound(settings.value_limit)
         self.picky = settings.detail == "minimal"
@@ -60,16 +80,19 @@ class Observer:
         self.beside: Beside | None = None
         self.joined: Callable[[TracerProvider], None] | None = None
         """Called with each provider that traces are about to be recorded by."""
-        self._given = tracer_provider
+        self._providers = providers if providers is not None else Providers()
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
+        self._meter_provider: MeterProvider | None = None
+        self._logger_provider: LoggerProvider | None = None
+        self._events: Events | None = None
 
     def tracer(self) -> Tracer | None:
         """Return the tracer of the provider in force, or ``None`` where no SDK is set up.
 
         The application may set its provider at any time, so it is looked up when a root starts.
         """
-        given = self._given
+        given = self._providers.tracer
         provider = given if given is not None else shielded("finding the tracer provider", trace.get_tracer_provider)
         if provider is not self._provider:
             if self.joined is not None and provider is not None:
@@ -79,7 +102,33 @@ class Observer:
             self._provider = provider
             # Whoever else is set up with the application is there by its first call.
             shielded("looking for neighbours", neighbours.warn_once)
-        return self._tracer
+        meter_provider = self._providers.meter_now()
+        if meter_provider is not self._meter_provider:
+            self.meters = shielded("getting a meter", self._meters_of, meter_provider)
+            self._meter_provider = meter_provider
+        return self._tracer if self._tracer is not None or self.meters is None else _NO_SPANS
+
+    def _meters_of(self, provider: MeterProvider | None) -> Meters | None:
+        if provider is None:
+            return None
+        return Meters(provider.get_meter(SCOPE, __version__), self.spellings, self.settings.latest_semconv)
+
+    def event(self, fact: facts.Fact) -> Event | None:
+        """Return the event of a call that begins, or ``None`` where nobody takes events or wants this one."""
+        if type(fact) is not facts.ExampleRun and not self.settings.emit_event:
+            return None
+        provider = self._providers.logger_now()
+        if provider is not self._logger_provider:
+            self._events = shielded("getting a logger", self._events_of, provider)
+            self._logger_provider = provider
+        return self._events.begin(fact) if self._events is not None else None
+
+    def _events_of(self, provider: LoggerProvider | None) -> Events | None:
+        if provider is None:
+            return None
+        wanted = self.settings.content_on_events
+        logger = provider.get_logger(SCOPE, __version__)
+        return Events(logger, self.vocabularies[0], structures_of(self.settings) if wanted else None, self.text)
 
     def wants(self, fact: facts.Fact) -> bool:
         """Return whether the detail asked for includes `fact`."""
@@ -92,10 +141,27 @@ class Observer:
             value = redacted if isinstance(redacted, str) else "[redacted]"
         return jsonable.cut_text(value, self._limit, secrets.scrub_text)
 
+    def settle(self, attributes: Attributes, span: Span) -> None:
+        """Make of `attributes` what there is room for on `span`, which has had some from its start."""
+        limits = ask(getattr, self._provider, "_span_limits")
+        most = ask(getattr, limits, "max_span_attributes", default=DEFAULT_MOST)
+        taken = ask(lambda: len(span.attributes), default=0)  # type: ignore[attr-defined]  # the SDK's spans have them
+        for vocabulary in self.settles:
+            vocabulary.settle(attributes, most if isinstance(most, int) else MOST, taken)
+
     def _bound(self, limit: int) -> None:
         self._limit = limit
         if self.settings.content_on_spans:
             self.span_capture = capture_of(self.settings, limit)
+
+
+def _vocabularies(settings: Settings) -> list[Vocabulary]:
+    spoken: list[Vocabulary] = [GenAI(settings.latest_semconv)]
+    if OPENINFERENCE in settings.conventions:
+        from dspy_trace.vocab.openinference import OpenInference
+
+        spoken.append(OpenInference(settings.value_limit, settings.hidden))
+    return spoken
 
 
 def _muted(settings: Settings) -> frozenset[type[facts.Fact]]:
@@ -115,6 +181,12 @@ def capture_of(settings: Settings, limit: int = LIMIT, *, leaving: bool = True) 
     return scrubbed if leaving else capture
 
 
+def structures_of(settings: Settings) -> Callable[[Any], Any]:
+    """Return what gives captured values as bounded, redacted plain data."""
+    capture = capture_of(settings, settings.value_limit)
+    return lambda value: orjson.loads(capture(value))
+
+
 def _length_limit(provider: TracerProvider | None) -> int:
     """Return the SDK's limit, as long as it keeps it where it does: it would cut JSON anywhere."""
     limits = ask(getattr, provider, "_span_limits")
@@ -128,6 +200,9 @@ def _tracer_of(provider: TracerProvider | None) -> Tracer | None:
     tracer = provider.get_tracer(SCOPE, __version__)
     return None if isinstance(tracer, NoOpTracer) else tracer
 
+
+_NO_SPANS = NoOpTracer()
+"""Where metrics are recorded and spans are not."""
 
 _active: Observer | None = None
 

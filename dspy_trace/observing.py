@@ -1,10 +1,5 @@
 """One observed call: a span while it lasts.
 
-``observe`` is all that a wrapper needs::
-
-    with observe(reader, instance, args, kwargs) as call:
-        return call.returned(wrapped(*args, **kwargs))
-
 A reader gives a fact when the call begins and completes it when it ends; the vocabularies spell it. A failure of ours
 costs the span, never the call.
 """
@@ -20,16 +15,19 @@ from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, Link, Span, Status, StatusCode, Tracer
 
 from dspy_trace import context as place
-from dspy_trace import facts, failures
+from dspy_trace import facts, failures, neighbours, sessions
 from dspy_trace.guard import shielded
-from dspy_trace.observer import Observer, active
-from dspy_trace.points import Args, Kwargs, Reader
+from dspy_trace.observer import Observer
+from dspy_trace.points import Reader
 from dspy_trace.streams import STREAMS, drive
-from dspy_trace.unobserved import UNOBSERVED, Unobserved
+from dspy_trace.tally import Tally
 from dspy_trace.vocab import Attributes, keys
 from dspy_trace.vocab.spelling import Spelling
 
 if TYPE_CHECKING:
+    from dspy_trace.events import Event
+    from dspy_trace.metrics import Watch
+    from dspy_trace.neighbours import Claimed
     from dspy_trace.wrappers import Door
 
 T = TypeVar("T")
@@ -43,44 +41,8 @@ _UNITS: Final = frozenset({facts.ExampleRun, facts.Evaluation, facts.Compilation
 _COUNTED: Final = frozenset({facts.LMCall, facts.DecisionCall})
 """What adds to the sums, whether its span is recorded or not."""
 
-
-def observe(reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None = None) -> Call | Unobserved:
-    """Begin to observe a call, if it is to be observed."""
-    context = get_current()
-    if place.CALL not in context:
-        # Nothing more than this where no SDK is set up.
-        observer = active()
-        if observer is None or observer.tracer() is None:
-            return UNOBSERVED
-    call = shielded("beginning a call", _begin, context, reader, instance, args, kwargs, door)
-    return call if call is not None else UNOBSERVED
-
-
-def _begin(
-    context: Context, reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None
-) -> Call | None:
-    above: Call | None = context.get(place.CALL)  # type: ignore[assignment]  # only we write this key
-    if place.waiting and (above is None or not above.is_open):
-        context = place.of_waiting(args) or context
-        above = context.get(place.CALL)  # type: ignore[assignment]  # as above
-    observer = active() if above is None else above.observer
-    if observer is None:
-        return None
-    tracer = observer.tracer() if above is None else above.tracer
-    if tracer is None or (not place.SUPPRESSIONS.isdisjoint(context) and place.is_suppressed(context)):
-        return None
-    if door is not None and above is not None and above.instance is instance and door.is_behind(above.door):
-        return None
-    module = above.module if above is not None else None
-    fact = reader.begin(instance, args, kwargs, module.fact if module is not None else None)
-    if fact is None or (observer.picky and not observer.wants(fact)):
-        return None
-    if type(fact) is facts.LMCall and above is not None and type(above.fact) is facts.LMCall:
-        above.fact.relays = True
-    call = Call(observer, tracer, reader, instance, fact, above, module)
-    call.door = door
-    call.start(context)
-    return call
+_EVENTS: Final = frozenset({facts.LMCall, facts.ExampleRun})
+"""What may be an event as well."""
 
 
 class Call:
@@ -91,6 +53,7 @@ class Call:
         "_beside",
         "_context",
         "_deferred",
+        "_event",
         "_failed_beneath",
         "_module",
         "_muted",
@@ -99,6 +62,7 @@ class Call:
         "_result",
         "_stepping",
         "_token",
+        "_watch",
         "above",
         "door",
         "fact",
@@ -125,14 +89,19 @@ class Call:
         self.above = above
         self.door: Door | None = None
         self.span: Span = INVALID_SPAN
-        self.tally: facts.Tally | None = above.tally if above is not None else None
+        self.tally: Tally | None = above.tally if above is not None else None
         kind = type(fact)
         # Not itself for a module's: a reference cycle would leave every call to the garbage collector.
         self._module: Call | None = None if kind in _UNITS else module
         if kind in _UNITS or (kind is facts.ModuleCall and fact.outermost):
-            self.tally = fact.tally = facts.Tally(self.tally)
+            self.tally = fact.tally = Tally(self.tally)
         self._muted: bool = (above is not None and above._muted) or kind in observer.muted
         self._reader = reader
+        self._event: Event | Claimed | None = None
+        meters = observer.meters
+        self._watch: Watch | None = None
+        if meters is not None:
+            self._watch = meters.watch(fact, above._watch if above is not None else None)
         self.instance = instance
         self._attributes: Attributes | None = None
         self._beside: dict[str, Any] | None = None
@@ -153,6 +122,10 @@ class Call:
         """The nearest module call at or around this call."""
         return self if type(self.fact) is facts.ModuleCall else self._module
 
+    def give_way(self, other: Claimed) -> None:
+        """Make neither span nor metric of a call that `other` makes them of: it only counts."""
+        self._muted, self._watch, self._event = True, None, other
+
     def start(self, context: Context) -> None:
         """Start the span and make it current."""
         if self._muted:
@@ -167,10 +140,12 @@ class Call:
             self.span = span = self.tracer.start_span(
                 first.name(fact), base, first.kind_of(fact), first.at_start(fact), links
             )
-            self._context = place.within(base, span, self)
+            self._context = place.within(base, span, self, neighbours.claims(type(fact)))
             if span.is_recording():
                 self._attributes = {}
                 shielded("describing a call", self._describe, spellings, self._attributes)
+            if type(fact) in _EVENTS:
+                self._event = shielded("describing an event", self.observer.event, fact)
         self._token: Token[Any] = attach(self._context)
 
     def _is_root_beneath(self, above: Call, context: Context) -> bool:
@@ -180,7 +155,7 @@ class Call:
         fact, observer = self.fact, self.observer
         for spelling in spellings:
             attributes.update(spelling.at_call(fact, observer.span_capture))
-        session: Any = None if self._context is None else self._context.get(place.SESSION)
+        session = None if self._context is None else sessions.of(self._context)
         if session is not None:
             attributes.update(observer.vocabularies[0].of_session(session))
         beside = observer.beside
@@ -240,8 +215,12 @@ class Call:
                 self._result = result
             if self._attributes is not None:
                 shielded("ending a call", self._end, self._attributes, error)
-            elif type(self.fact) in _COUNTED:
+            elif self._watch is not None or self._event is not None or type(self.fact) in _COUNTED:
                 shielded("counting a call", self._count, error)
+            if self._watch is not None:
+                shielded("measuring a call", self._watch.stop, error, self._context)
+            if self._event is not None:
+                shielded("telling an event", self._event.end, error, self._context)
             if error is not None or self._failed_beneath is not None or self._deferred:
                 self._forget()
             if self.above is None and self._attributes is not None:
@@ -249,25 +228,29 @@ class Call:
 
     def happened(self, event: facts.Fact) -> None:
         """Record something that happened during this call."""
+        if self._open and self._watch is not None:
+            self._watch.happened(event, self._context)
         if self._open and self._attributes is not None:
-            self.span.add_event(*self.observer.vocabularies[0].event(event))
+            self._add_event(event)
+
+    def _add_event(self, event: facts.Fact) -> None:
+        observer = self.observer
+        text = observer.text if observer.span_capture is not None else None
+        self.span.add_event(*observer.vocabularies[0].event(event, text))
 
     def _count(self, error: BaseException | None) -> None:
         self._reader.end(self.fact, self.instance, self._result, error)
-        if self.tally is not None:
+        if self.tally is not None and type(self.fact) in _COUNTED:
             self.tally.add(self.fact)
 
     def _end(self, attributes: Attributes, error: BaseException | None) -> None:
         fact, span = self.fact, self.span
         kind = type(fact)
         try:
-            if kind in _COUNTED:
-                self._count(error)
-            else:
-                self._reader.end(fact, self.instance, self._result, error)
+            self._count(error)
             observer = self.observer
             if kind is facts.ExampleRun and fact.score is not None:
-                span.add_event(*observer.vocabularies[0].event(facts.Scored(fact.metric or "metric", fact.score)))
+                self._add_event(facts.scored(fact))
             for spelling in observer.spellings[kind]:
                 attributes.update(spelling.at_end(fact, observer.span_capture))
             if self._beside is not None and observer.beside is not None:
@@ -277,6 +260,8 @@ class Call:
             try:
                 if error is not None:
                     self._fail(attributes, error)
+                if self.observer.settles:
+                    shielded("settling attributes", self.observer.settle, attributes, span)
                 span.set_attributes(attributes)
                 if self._beside is not None and self.observer.beside is not None:
                     self.observer.beside.keep(span.get_span_context(), self._beside)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
@@ -18,6 +18,7 @@ from opentelemetry.util import types
 
 from dspy_trace import settings as names
 from dspy_trace.guard import attempt, shielded
+from dspy_trace.settings_metrics import setting
 
 logger = logging.getLogger("dspy_trace")
 
@@ -95,7 +96,7 @@ def make(own: str, gave_way: GaveWay) -> OfferedProvider | None:
             error,
         )
         return None
-    if _wants_otlp():
+    if wants_otlp(names.TRACES_EXPORTER, names.OTLP_ENDPOINTS):
         _, error = attempt(_export, provider)
         if error is not None:
             logger.warning("dspy-trace: nothing is exported over OTLP: %s Mend the OTEL_ variables.", error)
@@ -103,11 +104,12 @@ def make(own: str, gave_way: GaveWay) -> OfferedProvider | None:
     return made
 
 
-def _wants_otlp() -> bool:
-    exporters = os.environ.get(names.TRACES_EXPORTER, "").lower()
+def wants_otlp(exporter: str, endpoints: Sequence[str]) -> bool:
+    """Return whether OpenTelemetry's variables ask for OTLP: one of `endpoints` is set, and `exporter` allows it."""
+    exporters = os.environ.get(exporter, "").lower()
     if exporters.strip() and "otlp" not in (name.strip() for name in exporters.split(",")):
         return False
-    return any(os.environ.get(name, "").strip() for name in names.OTLP_ENDPOINTS)
+    return setting(endpoints) is not None
 
 
 def _export(provider: SDKTracerProvider) -> None:

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from dspy_trace import context as place
-from dspy_trace.points import Call, Place
-from dspy_trace.wrapping import Observed, Patch, Wrapper, plain
+from dspy_trace.points import Call, Held, Place
+from dspy_trace.wrapping import HeldFunction, Observed, Patch, Wrapper, plain
 
 Make = Callable[[Place, Patch, Callable[[Any], bool]], Wrapper]
 """Makes the wrapper of a row: ``make(point, patch, is_nearest)``."""
@@ -29,6 +29,9 @@ class Row:
     def apply(self, owner: Any) -> Patch:
         """Put the row on `owner`, a class that defines the method, or the module of a function."""
         key = id(owner)
+        if isinstance(self.point, Held):
+            patch = Patch(owner, self.method)
+            return patch.put(HeldFunction(self.method, self._make(self.point, patch, lambda instance: True)))
         self._owners[key] = weakref.ref(owner, lambda _: self._owners.pop(key, None))
         return Patch(owner, self.method).wrap(lambda patch: self._make(self.point, patch, self._nearest(key)))
 
@@ -75,7 +78,8 @@ class Patches:
         for row in self._rows:
             if row.point.module == module.__name__:
                 owner: Any = getattr(module, row.cls, None) if row.cls else module
-                if owner is None or row.method not in vars(owner):
+                # What instances hold is in none of their classes.
+                if owner is None or (row.method in vars(owner)) is isinstance(row.point, Held):
                     self.missing.append(f"{row.point.module}.{row.point.target}")
                     continue
                 self._fixed.append(row.apply(owner))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 _MOST_NAMES: Final = 4_096
 _LONGEST: Final = 256
@@ -104,3 +104,13 @@ def looks_secret_in_environment(name: str, value: str) -> bool:
     if "credentials" in parts and value.startswith(("/", "~", ".")):
         return False
     return looks_secret(name) or (len(parts) > 1 and parts[-1] in ("key", "pass", "pat"))
+
+
+_SCHEMA_TYPES: Final = _set("string number integer boolean array object")
+
+
+def is_schema(value: dict[Any, Any]) -> bool:
+    """Return whether `value` is a JSON schema: what is said there of a secret is none."""
+    told = {key: item for key, item in value.items() if type(key) is str}
+    kind = told.get("type")
+    return (type(kind) is str and kind in _SCHEMA_TYPES) or type(told.get("anyOf")) is list or "$ref" in told

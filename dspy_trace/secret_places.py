@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Final
 
 from dspy_trace.guard import ask
-from dspy_trace.secrets import learn_environment, learn_from, looks_secret
+from dspy_trace.secrets import SHORTEST, is_known, learn_environment, learn_from, looks_secret
 
 _CONTENT: Final = frozenset(
     ("messages", "prompt", "request", "tools", "functions", "response_format", "tool_choice", "inputs", "query")
@@ -38,7 +38,8 @@ def seen(holder: Any, given: Mapping[str, Any] = _NONE) -> None:
     parameters = getattr(holder, "__dict__", _NONE).get("kwargs")
     key = parameters.get("api_key") if type(parameters) is dict else None
     known = _seen.get(id(holder))
-    if known is None or known[0]() is not holder or known[1] is not key:
+    forgotten = type(key) is str and len(key) >= SHORTEST and not is_known(key)
+    if known is None or known[0]() is not holder or known[1] is not key or forgotten:
         _look_into(holder, key)
     for name, value in given.items():
         if name not in _CONTENT and (looks_secret(name) or type(value) in (dict, list, tuple, str)):

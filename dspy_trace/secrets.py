@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 
 from dspy_trace.secret_forms import SHORTEST, Finder, from_cookies, from_header
-from dspy_trace.secret_names import judged, looks_secret, looks_secret_in_environment, looks_secret_in_url
+from dspy_trace.secret_names import is_schema, looks_secret, looks_secret_in_environment, looks_secret_in_url
 from dspy_trace.secret_patterns import (
     REPLACEMENT,
     are_in_json,
@@ -34,22 +34,12 @@ from dspy_trace.secret_patterns import (
 )
 
 __all__ = [
-    "LONGEST",
     "REPLACEMENT",
-    "conceals",
-    "hide",
-    "hide_rest",
-    "is_suspicious",
-    "judged",
+    "SHORTEST",
     "known",
     "learn",
-    "learn_environment",
-    "learn_from",
-    "learn_url",
     "looks_secret",
     "scrub",
-    "scrub_content",
-    "scrub_end",
     "scrub_json",
     "scrub_text",
 ]
@@ -58,8 +48,9 @@ LONGEST: Final = 4_096
 """Characters of a secret that is searched for, at most."""
 
 _MOST: Final = 128
-"""Secrets that are searched for; of more, those that were seen last."""
+"""Secrets of the environment, and as many others, that are searched for; of more, those that were seen last."""
 
+_VARIABLE: Final = "environment variable "
 _DEEPEST: Final = 12
 _WIDEST: Final = 1_000
 
@@ -68,6 +59,7 @@ _MOST_PASSING: Final = 16
 
 _lock = Lock()
 _known: dict[str, str] = {}
+_inherited: dict[str, str] = {}
 _passing: dict[str, str] = {}
 _environment: dict[Any, Any] = {}
 _finder: Finder | None = Finder(())
@@ -80,7 +72,12 @@ def known() -> dict[str, str]:
     about to be written; never to be logged or stored.
     """
     with _lock:
-        return {**_passing, **_known}
+        return {**_passing, **_inherited, **_known}
+
+
+def is_known(value: str) -> bool:
+    """Return whether a value is searched for."""
+    return value in _known or value in _inherited or value in _passing
 
 
 def scrub_text(text: str) -> str:
@@ -153,7 +150,6 @@ def _scrubbed(value: Any, depth: int) -> Any:
     return kind(_scrubbed(item, depth + 1) for item in value)
 
 
-_SCHEMA_TYPES: Final = frozenset(("string", "number", "integer", "boolean", "array", "object"))
 _SCHEMA_VALUES: Final = frozenset(("default", "const", "enum", "example", "examples"))
 
 
@@ -175,16 +171,10 @@ def hide(name: str, value: Any) -> Any:
     kind = type(value)
     if value is None or kind is bool or (kind in (str, dict, list, tuple) and not value):
         return value
-    if kind is dict and _is_schema(value):
+    if kind is dict and is_schema(value):
         return {key: REPLACEMENT if key in _SCHEMA_VALUES else item for key, item in value.items()}
     _learn_passing(name, value)
     return REPLACEMENT
-
-
-def _is_schema(value: dict[Any, Any]) -> bool:
-    told = {key: item for key, item in value.items() if type(key) is str}
-    kind = told.get("type")
-    return (type(kind) is str and kind in _SCHEMA_TYPES) or type(told.get("anyOf")) is list or "$ref" in told
 
 
 def hide_rest(entries: Iterable[tuple[Any, Any]]) -> None:
@@ -209,7 +199,7 @@ def _learn_passing(name: str, value: Any) -> None:
 def _add(pool: dict[str, str], most: int, secret: str, where: str) -> None:
     global _finder  # noqa: PLW0603  # made anew from what is known, when it is needed next
     with _lock:
-        if secret not in _known and secret not in _passing:
+        if not is_known(secret):
             while len(pool) >= most:
                 del pool[next(iter(pool))]
             pool[secret] = where
@@ -230,7 +220,7 @@ def learn(value: Any, where: str) -> None:
             learn_from(json.loads(value), where)
     for secret in from_header(value):
         if SHORTEST <= len(secret) <= LONGEST and secret != REPLACEMENT:
-            _add(_known, _MOST, secret, where)
+            _add(_inherited if where.startswith(_VARIABLE) else _known, _MOST, secret, where)
 
 
 def learn_from(values: Any, where: str) -> None:
@@ -282,9 +272,9 @@ def learn_environment(environ: Mapping[str, str] = os.environ) -> None:
     _environment = dict(raw)
     for name, value in list(environ.items()):
         if looks_secret_in_environment(name, value):
-            learn(value, f"environment variable {name}")
+            learn(value, f"{_VARIABLE}{name}")
         elif "://" in value:
-            learn_url(value, f"environment variable {name}")
+            learn_url(value, f"{_VARIABLE}{name}")
 
 
 def _current() -> Finder:
@@ -292,5 +282,14 @@ def _current() -> Finder:
     finder = _finder
     if finder is None:
         with _lock:
-            finder = _finder = Finder((*_known, *_passing))
+            finder = _finder = Finder((*_known, *_inherited, *_passing))
     return finder
+
+
+def _forked() -> None:
+    global _lock  # noqa: PLW0603  # another thread may have held it in the parent
+    _lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from opentelemetry.context import attach, get_current, set_value
+from opentelemetry.context import Context, attach, get_current, set_value
 
 from dspy_trace import context as place
 from dspy_trace.facts import Session
 from dspy_trace.secrets import scrub
+
+_CONVERSATIONS = "opentelemetry.util.genai._conversation_context"
+"""Where ``opentelemetry-util-genai`` has its key: a private name, and never imported by us."""
+
+
+def of(context: Context) -> Session | None:
+    """Return what calls in `context` belong to: the session, and the conversation that util-genai was told of there.
+
+    Whichever of the two was said last, further inside, is the conversation.
+    """
+    session = context.get(place.SESSION)
+    session = session if isinstance(session, Session) else None
+    key = _conversation_key()
+    conversation = context.get(key) if key is not None else None
+    if not isinstance(conversation, str) or (session is not None and session.session_id == conversation):
+        return session
+    return replace(session or Session(), conversation_id=conversation)
+
+
+def _conversation_key() -> str | None:
+    key = getattr(sys.modules.get(_CONVERSATIONS), "CONVERSATION_ID_KEY", None)
+    return key if isinstance(key, str) else None
 
 
 @contextmanager
@@ -44,12 +68,14 @@ def session(
     outer = current.get(place.SESSION)
     outer = outer if isinstance(outer, Session) else Session()
     made = Session(
-        session_id if session_id is not None else outer.session_id,
-        user_id if user_id is not None else outer.user_id,
-        {**outer.tags, **scrub({str(name): str(value) for name, value in (tags or {}).items()})},
-        {**outer.metadata, **scrub(dict(metadata or {}))},
+        session_id=session_id if session_id is not None else outer.session_id,
+        user_id=user_id if user_id is not None else outer.user_id,
+        tags={**outer.tags, **scrub({str(name): str(value) for name, value in (tags or {}).items()})},
+        metadata={**outer.metadata, **scrub(dict(metadata or {}))},
     )
     context = set_value(place.SESSION, made, current)
+    if session_id is not None and (key := _conversation_key()) is not None:
+        context = set_value(key, session_id, context)
     token = attach(context)
     try:
         yield

@@ -10,6 +10,13 @@ from typing import Any, Literal, cast, get_args
 CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """Content mode of OpenTelemetry's GenAI instrumentations. Example: ``SPAN_ONLY``."""
 
+EMIT_EVENT = "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT"
+"""``true`` or ``false``: whether each LM call is an event, whatever the content mode (OpenTelemetry's GenAI
+instrumentations). Example: ``true``."""
+
+PROPAGATE = "DSPY_TRACE_PROPAGATE"
+"""``off`` sends no trace context with requests to LMs. Example: ``off``."""
+
 STABILITY_OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 """Comma-separated opt-ins of OpenTelemetry. Example: ``gen_ai_latest_experimental``."""
 
@@ -17,7 +24,11 @@ DETAIL = "DSPY_TRACE_DETAIL"
 """Which calls become spans. Example: ``minimal``."""
 
 CONVENTIONS = "DSPY_TRACE_CONVENTIONS"
-"""Comma-separated vocabularies that spans are written in. Example: ``genai``."""
+"""Comma-separated vocabularies that spans are written in. Example: ``genai,openinference``."""
+
+OPENINFERENCE_HIDE = "OPENINFERENCE_HIDE_"
+"""With ``INPUTS``, ``OUTPUTS`` and the like behind it: ``true`` keeps these off spans written in OpenInference's
+vocabulary, in both spellings (OpenInference). Example: ``true``."""
 
 DURABILITY = "DSPY_TRACE_DURABILITY"
 """When a finished span is in the spool: ``async`` (within 0.2 s), ``sync`` (when its call returns), ``none`` (never).
@@ -143,7 +154,10 @@ interpreters, evaluations and compiles; ``full`` adds adapters."""
 
 LATEST = "gen_ai_latest_experimental"
 
-KNOWN_CONVENTIONS = ("genai",)
+OPENINFERENCE = "openinference"
+
+KNOWN_CONVENTIONS = ("genai", OPENINFERENCE)
+"""Vocabularies. They add up: spans are written in ``genai`` in any case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +168,14 @@ class Settings:
     content_refused: bool = False
     detail: Detail = "standard"
     conventions: tuple[str, ...] = ("genai",)
+    hidden: frozenset[str] = frozenset()
     redact: Callable[[Any], Any] | None = None
     value_limit: int = LIMIT
     latest_semconv: bool = False
     traces_from_eval: bool = True
     traces_from_compile: bool = True
+    propagate: bool = True
+    emit_event: bool = False
 
     @property
     def content_for_mlflow(self) -> bool:
@@ -169,6 +186,10 @@ class Settings:
     def content_on_spans(self) -> bool:
         return self.content in ("SPAN_ONLY", "SPAN_AND_EVENT")
 
+    @property
+    def content_on_events(self) -> bool:
+        return self.content in ("EVENT_ONLY", "SPAN_AND_EVENT")
+
 
 def resolve(
     *,
@@ -178,6 +199,7 @@ def resolve(
     redact: Callable[[Any], Any] | None = None,
     log_traces_from_eval: bool = True,
     log_traces_from_compile: bool = True,
+    propagate: bool | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Return settings from arguments, else from the environment, else the defaults.
@@ -189,16 +211,22 @@ def resolve(
     """
     if redact is not None and not callable(redact):
         raise TypeError(f"redact must be a callable that takes and returns a value, not {type(redact).__name__}")
+    if propagate is not None and not isinstance(propagate, bool):
+        raise TypeError(f"propagate must be a bool, not {type(propagate).__name__}")
+    content = _content(capture_content, environ)
     return Settings(
-        content=_content(capture_content, environ),
+        content=content,
         content_refused=_is_refused(capture_content, environ),
         detail=_detail(detail, environ),
         conventions=_conventions(conventions, environ),
+        hidden=_hidden(environ),
         redact=redact,
         value_limit=_value_limit(environ),
         latest_semconv=LATEST in _words(environ.get(STABILITY_OPT_IN, "")),
         traces_from_eval=bool(log_traces_from_eval),
         traces_from_compile=bool(log_traces_from_compile),
+        propagate=_switch(environ.get(PROPAGATE), True) if propagate is None else propagate,
+        emit_event=_switch(environ.get(EMIT_EVENT), content in ("EVENT_ONLY", "SPAN_AND_EVENT")),
     )
 
 
@@ -236,12 +264,18 @@ def _detail(argument: str | None, environ: Mapping[str, str]) -> Detail:
 def _conventions(argument: Collection[str] | None, environ: Mapping[str, str]) -> tuple[str, ...]:
     if argument is None:
         words = _words(environ.get(CONVENTIONS, ""))
-        return tuple(name for name in KNOWN_CONVENTIONS if name in words) or ("genai",)
+        return tuple(name for name in KNOWN_CONVENTIONS if name in words or name == "genai")
     if isinstance(argument, str) or not isinstance(argument, Collection):
         raise TypeError(f"conventions must be a collection of names such as {{'genai'}}, not {argument!r}")
     if not argument or any(name not in KNOWN_CONVENTIONS for name in argument):
         raise ValueError(f"conventions must be some of {KNOWN_CONVENTIONS}, not {list(argument)}")
-    return tuple(name for name in KNOWN_CONVENTIONS if name in argument)
+    return tuple(name for name in KNOWN_CONVENTIONS if name in argument or name == "genai")
+
+
+def _hidden(environ: Mapping[str, str]) -> frozenset[str]:
+    """Return what ``OPENINFERENCE_HIDE_*`` variables hide, by what stands behind that."""
+    hiding = (name for name, said in environ.items() if said.strip().lower() == "true")
+    return frozenset(name[len(OPENINFERENCE_HIDE) :] for name in hiding if name.startswith(OPENINFERENCE_HIDE))
 
 
 def _value_limit(environ: Mapping[str, str]) -> int:
@@ -250,6 +284,11 @@ def _value_limit(environ: Mapping[str, str]) -> int:
         if text.isdecimal() and len(text) < 20:
             return min(int(text), LIMIT)
     return LIMIT
+
+
+def _switch(word: str | None, default: bool) -> bool:
+    told = (word or "").strip().lower()
+    return told in ("true", "on", "1") if told in ("true", "on", "1", "false", "off", "0") else default
 
 
 def _words(text: str) -> list[str]:

@@ -10,11 +10,13 @@ from opentelemetry.context import get_current
 
 from dspy_trace import context as place
 from dspy_trace import facts
+from dspy_trace.admission import observe
 from dspy_trace.guard import ask, shielded, unseen
-from dspy_trace.observing import Call, observe
-from dspy_trace.points import Args, Handover, Kwargs, Note, Notes, Place
+from dspy_trace.observing import Call
+from dspy_trace.points import Args, Handover, Held, Kwargs, Note, Notes, Place, Send
 from dspy_trace.points import Call as CallPoint
 from dspy_trace.points.evaluate import ExampleReader, examples
+from dspy_trace.propagation import carried
 from dspy_trace.wrapping import Patch, Wrapper
 
 IsNearest = Callable[[Any], bool]
@@ -46,8 +48,12 @@ def make(point: Place, patch: Patch, is_nearest: IsNearest) -> Wrapper:
     """Return the wrapper for a row of the table."""
     if isinstance(point, CallPoint):
         return _observes(point, patch, is_nearest)
+    if isinstance(point, Held):
+        return _rewards(point, patch)
     if isinstance(point, Note):
         return _notes(point, patch, is_nearest)
+    if isinstance(point, Send):
+        return _sends(point, patch, is_nearest)
     return _hands_over(patch) if isinstance(point, Handover) else _spreads(patch)
 
 
@@ -91,9 +97,14 @@ def _note(call: Call, tell: Callable[..., facts.Fact | None], *told: Any) -> Non
         shielded("recording an event", call.happened, event)
 
 
+def _innermost() -> Call | None:
+    call: Call | None = get_current().get(place.CALL)  # type: ignore[assignment]  # only we write this key
+    return call
+
+
 def _around(kind: type[facts.Fact]) -> Call | None:
     """Return the nearest call of `kind`; but for modules, only if it is the innermost of all."""
-    call: Call | None = get_current().get(place.CALL)  # type: ignore[assignment]  # only we write this key
+    call = _innermost()
     if call is None or kind is facts.ModuleCall:
         return None if call is None else call.module
     return call if type(call.fact) is kind else None
@@ -162,6 +173,25 @@ def _notes(point: Note, patch: Patch, is_nearest: IsNearest) -> Wrapper:
     return awaiting if _is_async(patch) else wrapper
 
 
+def _rewards(point: Held, patch: Patch) -> Wrapper:
+    """Tell the notes of `point` what the function gave, if the innermost module call is of the object that holds it."""
+    notes = point.notes
+    assert notes is not None
+
+    def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as error:
+            unseen(error)
+            raise
+        call = _around(facts.ModuleCall) if patch.live else None
+        if call is not None and call.instance is instance:
+            _note(call, notes.returned, instance, result)
+        return result
+
+    return wrapper
+
+
 def _spreads(patch: Patch) -> Wrapper:
     """Give items that DSPy runs on its own threads the context of the code that submitted them.
 
@@ -217,6 +247,35 @@ def _hands_over(patch: Patch) -> Wrapper:
                 return wrapped(*args, **kwargs)
             with place.waiting_for(worker, args[0]):
                 return wrapped(*args, **kwargs)
+        except BaseException as error:
+            unseen(error)
+            raise
+
+    return wrapper
+
+
+def _sends(point: Send, patch: Patch, is_nearest: IsNearest) -> Wrapper:
+    """Let a request take the context of the call along that it is made for, where that is traced.
+
+    What comes of the request is returned as it is, be it awaited or not.
+    """
+    headed = point.headed
+    assert headed is not None
+
+    def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
+        try:
+            call = _innermost()
+            if (
+                call is not None
+                and isinstance(call.fact, point.within)
+                and patch.live
+                and args
+                and is_nearest(instance)
+            ):
+                headers = shielded("telling the trace's context", carried, call)
+                request = shielded("sending the trace's context", headed, args[0], headers) if headers else None
+                args = args if request is None else (request, *args[1:])
+            return wrapped(*args, **kwargs)
         except BaseException as error:
             unseen(error)
             raise

@@ -13,12 +13,15 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
+import sys
 import weakref
 from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 import wrapt
+
+from dspy_trace.guard import unseen
 
 Wrapper = Callable[[Any, Any, tuple[Any, ...], dict[str, Any]], Any]
 """What wrapt calls: ``wrapper(wrapped, instance, args, kwargs)``."""
@@ -92,6 +95,49 @@ class Observed(FunctionWrapper):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self
+
+
+class HeldFunction:
+    """Stands on a class for a function that its instances hold in an attribute.
+
+    Their ``forward`` is given our wrapper of it; whoever else asks is given the function itself. Instances are left as
+    they are.
+    """
+
+    __slots__ = ("_name", "_wrapper")
+
+    def __init__(self, name: str, wrapper: Wrapper) -> None:
+        self._name = name
+        self._wrapper = wrapper
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        state = vars(instance) if instance is not None else {}
+        if self._name not in state:
+            holder = type(instance).__name__ if instance is not None else owner.__name__
+            raise AttributeError(f"{holder!r} object has no attribute {self._name!r}")
+        held = state[self._name]
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # public enough
+        if caller.f_code.co_name == "__getattribute__" and caller.f_back is not None:
+            caller = caller.f_back
+        if caller.f_code.co_name != "forward":
+            return held
+
+        def given(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return self._wrapper(held, instance, args, kwargs)
+            except BaseException as error:
+                unseen(error)
+                raise
+
+        return given
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)[self._name] = value
+
+    def __delete__(self, instance: Any) -> None:
+        if self._name not in vars(instance):
+            raise AttributeError(self._name)
+        del vars(instance)[self._name]
 
 
 def plain(value: Any) -> Any:

@@ -140,13 +140,14 @@ def _failures(server: ScriptedLM) -> None:
     server.answer = answers
     with contextlib.suppress(ValueError):
         Failing()(question="?")
+    dspy.BestOfN(dspy.Predict("question -> answer"), 1, lambda inputs, prediction: 1.0, 1.0)(question="?")
 
 
-def metric(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None) -> float:
-    """Score; fail for one example."""
+def metric(example: dspy.Example, prediction: dspy.Prediction, trace: Any = None) -> Any:
+    """Score, and say why; fail for one example."""
     if example.question == "fail":
         raise RuntimeError(canary("metric-error"))
-    return 1.0
+    return dspy.Prediction(score=1.0, feedback=canary("feedback"))
 
 
 def _evaluate_and_compile(server: ScriptedLM) -> None:

@@ -106,6 +106,8 @@ def kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kept]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("DSPY_TRACE_SPOOL_DIR", str(tmp_path / "spool"))
     monkeypatch.setenv("DSPY_TRACE_WORKER", "off")
+    # Where a test sends spans somewhere over OTLP, metrics do not go along unless it asks for them.
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
     here = Kept(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", here.uri)
     monkeypatch.setattr(outlets, "_outlet", [])

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Passing OpenAI-style:Deprecation
 def nothing_known(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:  # the fixture
     """Begin with nothing known and secrets in the environment."""
     monkeypatch.setattr(secrets, "_known", {})
+    monkeypatch.setattr(secrets, "_inherited", {})
     monkeypatch.setattr(secrets, "_passing", {})
     monkeypatch.setattr(secrets, "_finder", None)
     monkeypatch.setattr(secrets, "_environment", {})
@@ -44,7 +45,7 @@ def run(kept: Kept, server: ScriptedLM, **asked: Any) -> tuple[str, str]:
     """Run it all; return what the application's exporter got, and what is in the spool's files."""
     provider, exporter = provider_of_app()
     trace.set_tracer_provider(provider)
-    dspy_trace.autolog(detail="full", log_traces_from_compile=True, **asked)
+    dspy_trace.autolog(detail="full", log_traces_from_compile=True, conventions={"genai", "openinference"}, **asked)
     with fresh_cache():
         secret_program.run(server)
     kept.out.processor.write_out()

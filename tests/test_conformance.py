@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from typing import Any
@@ -13,18 +14,21 @@ from opentelemetry.trace import SpanKind
 
 from dspy_trace.settings import STABILITY_OPT_IN
 from dspy_trace.testing import Recording, record
-from dspy_trace.vocab import keys, table
+from dspy_trace.vocab import keys, openinference_keys, table
 from tests import everything
 from tests.balanced import fresh_cache
-from tests.parts import semconv
+from tests.parts import openinference, semconv
 from tests.parts.scripted_answers import Reply, fill
 from tests.parts.scripted_lm import ScriptedLM
 
 pytestmark = pytest.mark.filterwarnings("ignore:Passing OpenAI-style:DeprecationWarning")
 
 MODES = ["NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "SPAN_AND_EVENT"]
-KNOWN = {entry.name for entry in table.entries() if not entry.is_event}
-EVENTS = {entry.name: set(entry.example.replace("`", "").split(", ")) for entry in table.entries() if entry.is_event}
+VOCABULARIES = [("genai",), ("genai", "openinference")]
+OTHERS = {value for name, value in vars(openinference_keys).items() if name.isupper()}
+ENTRIES = [*table.entries(), *table.entries(table.AGENT_KEYS)]
+KNOWN = {entry.name for entry in [*ENTRIES, *table.entries(table.LOG_KEYS)] if not entry.is_event}
+EVENTS = {entry.name: set(entry.example.replace("`", "").split(", ")) for entry in ENTRIES if entry.is_event}
 
 
 def run(server: ScriptedLM, **kwargs: Any) -> Recording:
@@ -33,15 +37,17 @@ def run(server: ScriptedLM, **kwargs: Any) -> Recording:
     return trace
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(scope="module", params=itertools.product(MODES, VOCABULARIES), ids=str)
 def trace(request: pytest.FixtureRequest) -> Recording:
-    """A run of everything, in one mode of content."""
+    """A run of everything, in one mode of content and in one vocabulary or both."""
+    mode, vocabularies = request.param
     with pytest.MonkeyPatch.context() as patch, ScriptedLM() as server:
         patch.setenv("NO_PROXY", "127.0.0.1")
         patch.delenv("OPENAI_BASE_URL", raising=False)
         patch.delenv("OPENAI_API_BASE", raising=False)
-        trace = run(server, capture_content=request.param)
-    trace.content = "SPAN" in request.param  # type: ignore[attr-defined]
+        trace = run(server, capture_content=mode, conventions=vocabularies)
+    trace.content = "SPAN" in mode  # type: ignore[attr-defined]
+    trace.both = len(vocabularies) > 1  # type: ignore[attr-defined]
     return trace
 
 
@@ -91,7 +97,7 @@ def test_messages_are_in_the_format_of_the_conventions(trace: Recording) -> None
 
 def test_every_attribute_and_event_is_documented(trace: Recording) -> None:
     """What a span or an event carries stands in ``keys.py``, from which the README's table is made."""
-    assert {key for span in trace.spans for key in told(span)} <= KNOWN
+    assert {key for span in trace.spans for key in told(span) if not set(openinference.parts(key)) <= OTHERS} <= KNOWN
     for span in trace.spans:
         for event in span.events:
             attributes = set(event.attributes or {})
@@ -99,8 +105,20 @@ def test_every_attribute_and_event_is_documented(trace: Recording) -> None:
     assert {event.name for span in trace.spans for event in span.events} == EVENTS.keys()
 
 
+def test_the_second_spelling_keeps_to_its_conventions(trace: Recording) -> None:
+    """OpenInference's kinds, names and types, where it is asked for; else nothing of it."""
+    for span in trace.spans:
+        if trace.both:  # type: ignore[attr-defined]
+            assert list(openinference.problems(span)) == [], span.name
+        else:
+            assert not OTHERS & {part for key in told(span) for part in openinference.parts(key)}
+    if trace.both:  # type: ignore[attr-defined]
+        kinds = {told(span)["openinference.span.kind"] for span in trace.spans}
+        assert openinference.KINDS - kinds == {"RERANKER", "GUARDRAIL", "UNKNOWN"}
+
+
 LM_CALLS = {"chat", "text_completion", "decision"}
-CONTENT_KEYS = {entry.name for entry in table.entries() if entry.value.endswith("content")}
+CONTENT_KEYS = {entry.name for entry in ENTRIES if entry.value.endswith("content")}
 
 
 def test_content_is_what_the_table_says_it_is(trace: Recording) -> None:

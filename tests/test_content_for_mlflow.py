@@ -153,3 +153,17 @@ def test_a_redaction_that_fails_tells_nothing(kept: Kept) -> None:
         dspy.Predict("question -> answer")(question="canary-question")
     assert kept.tree() == "\n> invoke_workflow Predict\n  chat dummy\n"
     assert "canary" not in in_spool(kept)
+
+
+@pytest.mark.parametrize("content", [True, None])
+def test_a_second_spelling_is_the_collectors(content: Any, kept: Kept, scripted_lm: ScriptedLM) -> None:
+    """A collector gets OpenInference's words, content where it was asked for; MLflow's copy has it once, in its own."""
+    spans = run(scripted_lm, conventions={"genai", "openinference"}, capture_content=content)
+    keys = {key for span in spans for key in span.attributes or {}}
+    assert "llm.token_count.total" in keys
+    assert ("llm.input_messages.0.message.content" in keys) == bool(content)
+    rows = [row["attributes"] for row in kept.rows()]
+    assert len(rows) == len(spans)
+    twice = ("llm.input_messages.", "llm.output_messages.", "retrieval.documents.", "input.value", "output.value")
+    assert [key for row in rows for key in row if key.startswith(twice)] == []
+    assert {row["openinference.span.kind"] for row in rows} >= {"LLM", "CHAIN", "AGENT", "TOOL", "RETRIEVER"}

@@ -14,7 +14,7 @@ import pytest
 import dspy_trace
 from dspy_trace import settings
 from dspy_trace.points.table import POINTS
-from dspy_trace.vocab import keys, table
+from dspy_trace.vocab import instruments, keys, table
 
 PACKAGE = Path(dspy_trace.__file__).parent
 HERE = Path(__file__).parent
@@ -148,6 +148,16 @@ def test_the_table_is_markdown() -> None:
     events = lines[lines.index("| event | what happened | attributes |") :]
     assert any(line.startswith("| `dspy.adapter.fallback` |") for line in events)
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines if line} == {4}
+
+
+def test_the_readme_has_the_metrics() -> None:
+    """The same for metrics; no two have a name in common but where one spelling has one name for both."""
+    readme = (HERE.parent / "README.md").read_text("utf-8") if (HERE.parent / "README.md").exists() else None
+    if readme is None:
+        pytest.skip("there is no README here")
+    assert readme.partition("<!-- metrics -->\n")[2].partition("<!-- /metrics -->")[0] == table.metrics()
+    latest = [one.latest for one in instruments.ALL if one.latest is not None]
+    assert len(set(latest)) == len(latest)
 
 
 def test_the_readme_has_the_table() -> None:

@@ -30,6 +30,7 @@ KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins with no secret known."""
     monkeypatch.setattr(secrets, "_known", {})
+    monkeypatch.setattr(secrets, "_inherited", {})
     monkeypatch.setattr(secrets, "_passing", {})
     monkeypatch.setattr(secrets, "_finder", None)
     monkeypatch.setattr(secret_places, "_seen", {})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
+import dspy
 import pytest
 
-from dspy_trace import guard, secrets
+from dspy_trace import guard, secret_places, secrets
 from dspy_trace.secrets import REPLACEMENT, learn, learn_from, learn_url, scrub_json, scrub_text
 
 KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"
@@ -19,6 +20,7 @@ KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins with no secret known."""
     monkeypatch.setattr(secrets, "_known", {})
+    monkeypatch.setattr(secrets, "_inherited", {})
     monkeypatch.setattr(secrets, "_finder", None)
 
 
@@ -65,6 +67,19 @@ def test_what_is_learned_from_the_environment() -> None:
     assert set(secrets.known()) == {"key-of-environment", "deploy-key-of-it", "pass-of-environment", "password-of-url"}
 
 
+def test_secrets_of_the_environment_stay_known() -> None:
+    """However many keys pass by, those of the environment are still searched for; an LM's is seen again when used."""
+    secrets.learn_environment({"OPENAI_API_KEY": "key-of-environment"})
+    lm = dspy.LM("openai/gpt-4o-mini", api_key="key-of-an-lm-1")
+    secret_places.seen(lm)
+    for number in range(300):
+        learn(f"key-of-tenant-{number}", "a test")
+    assert secrets.is_known("key-of-environment")
+    assert not secrets.is_known("key-of-an-lm-1")
+    secret_places.seen(lm)
+    assert secrets.is_known("key-of-an-lm-1")
+
+
 class Hostile(dict[Any, Any]):
     """Raises whatever it is asked."""
 
@@ -105,9 +120,9 @@ def test_hostile_values() -> None:
 def seconds(function: Any, text: str) -> float:
     best = 1e9
     for _ in range(3):
-        start = perf_counter()
+        start = thread_time()
         function(text)
-        best = min(best, perf_counter() - start)
+        best = min(best, thread_time() - start)
     return best
 
 
@@ -118,22 +133,22 @@ HARD = ["'\"\\", '"a":', '\\"token\\": \\"', "'a': \"", "://a@", "a=b&", "-----B
 @pytest.mark.parametrize("piece", [PROSE, *HARD])
 @pytest.mark.parametrize("function", [scrub_text, scrub_json])
 def test_the_cost_is_linear(piece: str, function: Any) -> None:
-    """Ten times the text takes at most some twenty times as long, whatever stands in it."""
+    """Ten times the text takes far less than a hundred times as long, whatever stands in it."""
     learn(KEY, "a test")
     if function is scrub_json:
         function = lambda text: scrub_json(json.dumps(text))  # noqa: E731
     small = (piece * 50_000)[:25_000]
     short, long = seconds(function, small), seconds(function, small * 10)
-    assert long < short * 25 + 0.02
+    assert long < short * 40 + 0.05
 
 
 def test_ten_megabytes() -> None:
     """A secret at the end of 10 MB is found, within the second."""
     learn(KEY, "a test")
     text = "x y " * 2_500_000 + KEY
-    start = perf_counter()
+    start = thread_time()
     assert scrub_text(text).endswith(f"y {REPLACEMENT}")
-    assert perf_counter() - start < 2
+    assert thread_time() - start < 2
 
 
 def test_our_own_log_is_scrubbed(caplog: pytest.LogCaptureFixture) -> None:

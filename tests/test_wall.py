@@ -21,7 +21,22 @@ MODULES = sorted(
 WATCHED = ("dspy", "dspy_trace", "dspy_trace_flavor", "litellm", "mlflow", "openai", "opentelemetry")
 
 API_ONLY = [
-    f"dspy_trace.{name}" for name in ("instrumentor", "observer", "observing", "patching", "settings", "wrappers")
+    f"dspy_trace.{name}"
+    for name in (
+        *(
+            "admission",
+            "events",
+            "instrumentor",
+            "metrics",
+            "observer",
+            "observing",
+            "patching",
+            "settings",
+            "settings_metrics",
+            "signals",
+        ),
+        *("settings_metrics", "signals", "wrappers"),
+    )
 ]
 A_PROGRAM = "dspy_trace.demo.program"
 ALONE = [

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from dspy_trace.settings import OTLP_PROTOCOLS
+from dspy_trace.settings_metrics import setting
 
 
 class LazyOTLPExporter(SpanExporter):
@@ -37,7 +37,7 @@ class LazyOTLPExporter(SpanExporter):
 
 
 def _exporter() -> SpanExporter:
-    protocol = next((value for name in OTLP_PROTOCOLS if (value := os.environ.get(name, "").strip())), "grpc")
+    protocol = setting(OTLP_PROTOCOLS) or "grpc"
     if protocol.startswith("http"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHTTP
 

@@ -6,7 +6,7 @@ into facts. Nothing here knows what a span is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -83,6 +83,13 @@ class Note(Place):
 
 
 @dataclass(frozen=True, slots=True)
+class Held(Place):
+    """A function that instances of a class hold in an attribute, and that their ``forward`` calls."""
+
+    notes: Notes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Spread(Place):
     """A method that runs a function over items on threads of DSPy's: ``execute(function, data)``."""
 
@@ -90,3 +97,16 @@ class Spread(Place):
 @dataclass(frozen=True, slots=True)
 class Handover(Place):
     """A method that hands its argument to the object's ``worker_thread`` and waits: ``__call__(item)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send(Place):
+    """A method that sends an HTTP request, ``send(request)``, for a call of one of the kinds `within`.
+
+    Attributes:
+        within: calls whose requests take the trace's context along.
+        headed: returns the request with more headers.
+    """
+
+    within: tuple[type[Fact], ...] = ()
+    headed: Callable[[Any, Mapping[str, str]], Any] | None = None

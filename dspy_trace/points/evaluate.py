@@ -7,9 +7,11 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dspy_trace.facts import Compilation, Evaluation, ExampleRun, Fact, ModuleCall
+from dspy_trace.facts import Compilation, Evaluation, ExampleRun, Fact, ModuleCall, Rewarded
 from dspy_trace.guard import ask
-from dspy_trace.points import Args, Kwargs
+from dspy_trace.points import Args, Kwargs, Notes
+from dspy_trace.scalars import number, text
+from dspy_trace.settings import LIMIT
 
 
 class EvaluateReader:
@@ -100,6 +102,10 @@ class ExampleReader:
         if isinstance(fact.output, tuple) and fact.output:
             fact.output = fact.output[0]
         fact.score = as_score(score)
+        if type(score) is bool:
+            fact.label = "pass" if score else "fail"
+        elif not isinstance(score, int | float):
+            fact.explanation = text(ask(getattr, score, "feedback"), LIMIT)
 
 
 def example_in(item: Any) -> Any:
@@ -113,6 +119,14 @@ def examples(around: Fact | None, items: Any) -> ExampleReader | None:
         around.items_taken = True
         return ExampleReader(around, items)
     return ExampleReader(around, items) if isinstance(around, Compilation) else None
+
+
+class RewardNotes(Notes):
+    """The reward of an attempt of ``BestOfN`` or ``Refine``: what ``reward_fn(inputs, prediction)`` gave."""
+
+    def returned(self, fact: ModuleCall, instance: Any, result: Any) -> Fact | None:
+        fact.attempts += 1
+        return Rewarded(fact.attempts - 1, number(as_score(result)))
 
 
 class CompileReader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from dspy_trace.facts import AttemptFailed, DecisionCall, Fact, LMCall, ModuleCall
@@ -115,7 +116,15 @@ class FinalizeNotes(Notes):
             read_response(fact, responses[0] if responses else result.raw)
             if responses:
                 fact.finish_reasons = [reason for one in responses if (reason := text(one.finish_reason))]
+                if not fact.cache_hit:
+                    fact.adaptations = ask(_adaptations, responses, default=())
         return None
+
+
+def _adaptations(responses: Sequence[Any]) -> list[str]:
+    """Return what the provider got that differs from what was asked, once each: what was done, without the values."""
+    found = (one for response in responses for one in getattr(response, "adaptations", ()))
+    return list(dict.fromkeys(f"{one.field} {one.action}" for one in found))
 
 
 class FailureNotes(Notes):
@@ -132,10 +141,10 @@ class FailureNotes(Notes):
 
 
 class StreamNotes(Notes):
-    """DSPy 3.4: the stream of an LM call has been opened."""
+    """DSPy 3.4: the stream of an LM call is opened; its request is made when the first event is asked for."""
 
     def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
-        fact.streaming = True
+        _opened(fact)
         return None
 
 
@@ -143,7 +152,31 @@ class LiteLLMStreamNotes(Notes):
     """LiteLLM's stream of an LM call, ``_get_stream_completion_fn(request, cache_kwargs)``; ``None`` is none."""
 
     def returned(self, fact: LMCall, instance: Any, result: Any) -> Fact | None:
-        fact.streaming = fact.streaming or result is not None
+        if result is not None:
+            _opened(fact)
+        return None
+
+
+def _opened(fact: LMCall) -> None:
+    # Of a call that is tried again, the stream that it ends with counts.
+    fact.streaming, fact.stream_opened, fact.first_chunk = True, perf_counter(), None
+
+
+class LiteLLMNotes(Notes):
+    """LiteLLM is at hand, ``_get_litellm()``, right before it is asked; the first time, that takes seconds."""
+
+    def returned(self, fact: LMCall, instance: Any, result: Any) -> Fact | None:
+        if fact.stream_opened is not None and fact.first_chunk is None:
+            fact.stream_opened = perf_counter()
+        return None
+
+
+class ChunkNotes(Notes):
+    """DSPy 3.4: something of a stream has arrived, event by event or, from LiteLLM, chunk by chunk."""
+
+    def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
+        if fact.first_chunk is None and fact.stream_opened is not None:
+            fact.first_chunk = perf_counter() - fact.stream_opened
         return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dspy_trace.facts import Fact, ModuleCall
-from dspy_trace.points import Args, Kwargs
+from dspy_trace.points import Args, Kwargs, agents
 from dspy_trace.points.programs import Spot, View
 
 DSPY_OWN_ARGUMENTS = frozenset({"signature", "new_signature", "demos", "config", "lm", "_trace"})
@@ -30,7 +30,9 @@ class ModuleReader:
             kwargs = _inputs(instance, args, kwargs, spot.is_dspys)
         fact = ModuleCall(spot.cls, kwargs)
         fact.program = view
-        fact.agent = spot.agent
+        if spot.agent:
+            fact.agent = True
+            fact.steps_before = agents.steps_before(kwargs)
         if signature is not None:
             fact.signature = spot.signature_text
             fact.signature_name = spot.signature_name
@@ -47,6 +49,8 @@ class ModuleReader:
 
     def end(self, fact: ModuleCall, instance: Any, result: Any, error: BaseException | None) -> None:
         fact.output = prediction_in(result)
+        if fact.agent and error is None:
+            agents.read(fact, instance)
 
 
 def prediction_in(result: Any) -> Any:

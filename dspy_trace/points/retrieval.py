@@ -10,7 +10,7 @@ from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs
 from dspy_trace.points.addresses import host_and_port, provider_and_model
 from dspy_trace.points.lm import get
-from dspy_trace.scalars import text, whole
+from dspy_trace.scalars import number, text, whole
 from dspy_trace.secret_places import seen
 
 
@@ -67,8 +67,8 @@ def _document(passage: Any, key: Any, score: Any) -> Document:
         key = key if key is not None else get(passage, "pid")
         score = score if score is not None else get(passage, "score")
         content = next((found for name in ("long_text", "text") if (found := get(passage, name)) is not None), passage)
-    number = ask(float, score) if score is not None else None
-    return Document(content, text(key) or (str(known) if (known := whole(key)) is not None else None), number)
+    known = number(ask(float, score)) if score is not None else None
+    return Document(content, text(key) or (str(place) if (place := whole(key)) is not None else None), known)
 
 
 def _sequence(value: Any) -> Sequence[Any]:

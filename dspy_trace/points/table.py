@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from dspy_trace.facts import DecisionCall, LMCall, ModuleCall
-from dspy_trace.points import Call, Handover, Note, Place, Spread
+from dspy_trace.facts import DecisionCall, Embedding, LMCall, ModuleCall
+from dspy_trace.points import Call, Handover, Held, Note, Place, Send, Spread
 from dspy_trace.points.adapters import AdapterNotes, FormatReader, ParseNotes, ParseReader
 from dspy_trace.points.decisions import DecisionReader, FinishNotes
-from dspy_trace.points.evaluate import CompileReader, EvaluateReader
+from dspy_trace.points.evaluate import CompileReader, EvaluateReader, RewardNotes
 from dspy_trace.points.lm import (
     AttemptNotes,
+    ChunkNotes,
     FailureNotes,
     FinalizeNotes,
+    LiteLLMNotes,
     LiteLLMStreamNotes,
     LMReader,
     StreamNotes,
@@ -21,7 +23,8 @@ from dspy_trace.points.lm import (
 from dspy_trace.points.lm_before_34 import CacheNotes, LMReaderBefore34, ResponseNotes, TypedResponseNotes
 from dspy_trace.points.modules import ModuleReader
 from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
-from dspy_trace.points.tools import InterpreterReader, ToolReader
+from dspy_trace.points.tools import InterpreterReader, InvokedToolReader, ToolReader
+from dspy_trace.points.transports import headed_httpx, headed_lm15
 
 _MODULE = ModuleReader()
 _LM = LMReader()
@@ -31,10 +34,12 @@ _EMBEDDER = EmbedderReader()
 _TOOL = ToolReader()
 _RETRIEVER = RetrieverReader()
 _INTERPRETER = InterpreterReader()
+_INVOKED = InvokedToolReader()
 _ADAPTER = AdapterNotes()
 _PARSE = ParseNotes()
 _ATTEMPT = AttemptNotes()
 _STREAM = StreamNotes()
+_CHUNK = ChunkNotes()
 _TRANSPORT = TransportNotes()
 
 _EXECUTION = "dspy.clients.execution"
@@ -61,6 +66,8 @@ CALLS: Final[tuple[Call, ...]] = (
         "dspy.primitives.python_interpreter", "PythonInterpreter.execute", True, reader=_INTERPRETER, detail="standard"
     ),
     Call("dspy.primitives.local_interpreter", "LocalInterpreter.execute", True, reader=_INTERPRETER, detail="standard"),
+    Call("dspy.primitives.python_interpreter", "PythonInterpreter.invoke_tool", True, reader=_INVOKED),
+    Call("dspy.primitives.local_interpreter", "LocalInterpreter.invoke_tool", True, reader=_INVOKED),
     Call("dspy.evaluate.evaluate", "Evaluate.__call__", True, reader=EvaluateReader(), detail="standard"),
     Call("dspy.teleprompt.teleprompt", "Teleprompter.compile", True, reader=CompileReader(), detail="standard"),
     Call(_ADAPTERS, "Adapter.format", True, redecorated=True, reader=FormatReader(), detail="full"),
@@ -79,6 +86,9 @@ NOTES: Final[tuple[Note, ...]] = (
     Note(_EXECUTION, "_account_failed_call", within=LMCall, notes=FailureNotes()),
     Note(_EXECUTION, "checked_stream", within=LMCall, notes=_STREAM),
     Note(_EXECUTION, "achecked_stream", within=LMCall, notes=_STREAM),
+    Note("dspy._vendor.lm15.result", "StreamAccumulator.push", within=LMCall, notes=_CHUNK),
+    Note("dspy.clients.lm", "_get_litellm", within=LMCall, notes=LiteLLMNotes()),
+    Note("dspy.clients.lm", "stream_emitted", within=LMCall, notes=_CHUNK),
     Note("dspy._vendor.lm15.transports._sync", "StdlibTransport.stream", within=LMCall, notes=_TRANSPORT),
     Note("dspy._vendor.lm15.transports._async", "StdlibAsyncTransport.stream", within=LMCall, notes=_TRANSPORT),
     Note("dspy.clients.lm", "_get_stream_completion_fn", within=LMCall, notes=LiteLLMStreamNotes()),
@@ -108,20 +118,42 @@ NOTES_BEFORE: Final[tuple[Note, ...]] = (
 SPREADS: Final[tuple[Spread, ...]] = (Spread("dspy.utils.parallelizer", "ParallelExecutor.execute"),)
 """Methods that run items on threads of DSPy's own."""
 
+HOLDERS: Final[tuple[Held, ...]] = (
+    Held("dspy.predict.best_of_n", "BestOfN.reward_fn", notes=RewardNotes()),
+    Held("dspy.predict.refine", "Refine.reward_fn", notes=RewardNotes()),
+)
+"""Functions of the program's, held by DSPy's objects, of which it is told what they return."""
+
 HANDOVERS: Final[tuple[Handover, ...]] = (Handover("dspy.utils.unbatchify", "Unbatchify.__call__"),)
 """Methods that wait for a thread of DSPy's own, which no context reaches."""
 
-POINTS: Final[tuple[Place, ...]] = (*NOTES, *NOTES_BEFORE, *CALLS, *CALLS_BEFORE, *SPREADS, *HANDOVERS)
+_LM15 = "dspy._vendor.lm15.transports"
+_ASKING = (LMCall, Embedding)
+
+SENDS: Final[tuple[Send, ...]] = (
+    Send(f"{_LM15}._sync", "StdlibTransport.stream", within=_ASKING, headed=headed_lm15),
+    Send(f"{_LM15}._async", "StdlibAsyncTransport.stream", within=_ASKING, headed=headed_lm15),
+    # LiteLLM's requests, whichever of its ways they take.
+    Send("httpx", "Client.send", within=_ASKING, headed=headed_httpx),
+    Send("httpx", "AsyncClient.send", within=_ASKING, headed=headed_httpx),
+)
+"""Methods that send requests to LMs."""
+
+POINTS: Final[tuple[Place, ...]] = (
+    *(*NOTES, *NOTES_BEFORE, *CALLS, *CALLS_BEFORE),
+    *(*SPREADS, *HOLDERS, *HANDOVERS, *SENDS),
+)
 """All rows, innermost first where two stand on one method."""
 
 LEVELS: Final = ("minimal", "standard", "full")
 
 
-def rows_for(detail: str, version: tuple[int, int]) -> list[Place]:
-    """Return the rows that `detail` and a DSPy of `version` call for."""
+def rows_for(detail: str, version: tuple[int, int], sends: bool = False) -> list[Place]:
+    """Return the rows that `detail` and a DSPy of `version` call for, with those that `sends` requests or without."""
     wanted = LEVELS[: LEVELS.index(detail) + 1]
     old = [point for point in CALLS_BEFORE if point.before is not None and version < point.before]
     replaced = {(point.module, point.target) for point in old}
     calls = [point for point in CALLS if (point.module, point.target) not in replaced]
     others = [point for point in (*NOTES, *NOTES_BEFORE) if point.before is None or version < point.before]
-    return [*others, *(point for point in (*calls, *old) if point.detail in wanted), *SPREADS, *HANDOVERS]
+    calls = [point for point in (*calls, *old) if point.detail in wanted]
+    return [*others, *calls, *SPREADS, *HOLDERS, *HANDOVERS, *(SENDS if sends else ())]

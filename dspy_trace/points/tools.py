@@ -10,6 +10,9 @@ from dspy_trace.points import Args, Kwargs
 from dspy_trace.scalars import text
 from dspy_trace.settings import LIMIT
 
+_FACADE = "__dspy_"
+"""Beginning of the names by which code in an interpreter builds and calls DSPy's modules."""
+
 _AGENT_MODULES = ("dspy.predict.react", "dspy.predict.react_v2")
 
 
@@ -22,7 +25,7 @@ class ToolReader:
         if name in ("finish", "submit") and getattr(function, "__module__", None) in _AGENT_MODULES:
             return None
         # ``Type.description`` is a method of DSPy's; the tool's text is ``desc``.
-        return ToolCall(name, text(ask(getattr, instance, "desc"), LIMIT), kwargs)
+        return ToolCall(name, text(ask(getattr, instance, "desc"), LIMIT), kwargs, ask(getattr, instance, "args"))
 
     def end(self, fact: ToolCall, instance: Any, result: Any, error: BaseException | None) -> None:
         fact.result = result
@@ -38,3 +41,37 @@ class InterpreterReader:
 
     def end(self, fact: CodeExecution, instance: Any, result: Any, error: BaseException | None) -> None:
         fact.result = result
+
+
+class InvokedToolReader:
+    """Reads ``invoke_tool(name, [args,] kwargs)``: code in an interpreter calls a function of the program's.
+
+    One that is a ``Tool``, or leads to one, is observed as such; how DSPy builds modules for the code is none at all.
+    """
+
+    def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact | None:
+        name = text(args[0] if args else kwargs.get("tool_name")) or "tool"
+        tools = ask(getattr, instance, "tools")
+        function = tools.get(name) if isinstance(tools, dict) else None
+        if name.startswith(_FACADE) or function is None or _leads_to_tool(function):
+            return None
+        given = args[1:] or (kwargs.get("args"), kwargs.get("kwargs"))
+        arguments: dict[str, Any] = {}
+        for told in given:
+            if isinstance(told, list):
+                arguments.update((f"args[{index}]", value) for index, value in enumerate(told))
+            elif isinstance(told, dict):
+                arguments.update(told)
+        return ToolCall(name, text(ask(getattr, function, "__doc__"), LIMIT), arguments)
+
+    def end(self, fact: ToolCall, instance: Any, result: Any, error: BaseException | None) -> None:
+        fact.result = result
+
+
+def _leads_to_tool(function: Any) -> bool:
+    cells = [ask(getattr, cell, "cell_contents") for cell in ask(getattr, function, "__closure__") or ()]
+    return any(_is_tool(type(held)) for held in (function, *cells))
+
+
+def _is_tool(cls: type) -> bool:
+    return any(base.__name__ == "Tool" and base.__module__.startswith("dspy.") for base in cls.__mro__)

@@ -7,7 +7,7 @@ kind, all give it attributes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from opentelemetry.util.types import AttributeValue
 
@@ -28,6 +28,15 @@ class Vocabulary(Protocol):
     @property
     def spellings(self) -> Mapping[type[Fact], Spelling]: ...
 
-    def event(self, fact: Fact) -> tuple[str, Attributes]: ...
+    def event(self, fact: Fact, text: Callable[[str], str] | None) -> tuple[str, Attributes]: ...
 
     def of_session(self, session: Session) -> Attributes: ...
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """A vocabulary that has more to say than a span may have room for."""
+
+    def settle(self, attributes: Attributes, most: int, taken: int) -> None:
+        """Make `attributes`, those of all vocabularies, `most` at most with those `taken` that the span has already."""
+        ...

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dspy_trace import facts
 from dspy_trace.jsonable import dumps
-from dspy_trace.vocab import Attributes, genai_work, keys
+from dspy_trace.vocab import Attributes, agent_keys, genai_work, keys
 from dspy_trace.vocab.genai_calls import LMSpelling, ModuleSpelling
+from dspy_trace.vocab.genai_work import score
 from dspy_trace.vocab.spelling import Spelling, put
 
 
@@ -39,15 +42,20 @@ class GenAI:
         put(
             attributes,
             (keys.SESSION_ID, session.session_id),
-            (keys.CONVERSATION_ID, session.session_id),
+            (keys.CONVERSATION_ID, session.conversation_id or session.session_id),
             (keys.USER_ID, session.user_id),
             (keys.TAGS, [f"{name}:{value}" for name, value in session.tags.items()] or None),
             (keys.METADATA, dumps(dict(session.metadata)) if session.metadata else None),
         )
         return attributes
 
-    def event(self, fact: facts.Fact) -> tuple[str, Attributes]:
-        """Return the name and attributes of what happened during a call."""
+    def event(self, fact: facts.Fact, text: Callable[[str], str] | None) -> tuple[str, Attributes]:
+        """Return the name and attributes of what happened during a call.
+
+        Args:
+            fact: what happened.
+            text: gives captured text; ``None`` where content is not wanted.
+        """
         match fact:
             case facts.ParseFailure():
                 return keys.EVENT_PARSE_ERROR, {
@@ -61,7 +69,11 @@ class GenAI:
                 return keys.EVENT_FALLBACK, attributes
             case facts.AttemptFailed():
                 return keys.EVENT_ATTEMPT_FAILED, {keys.ERROR_TYPE: type(fact.error).__qualname__}
+            case facts.Rewarded():
+                told: Attributes = {agent_keys.ATTEMPT_INDEX: fact.index}
+                put(told, (agent_keys.ATTEMPT_REWARD, fact.reward))
+                return agent_keys.EVENT_ATTEMPT, told
             case facts.Scored():
-                return keys.EVENT_EVALUATION, {keys.EVALUATION_NAME: fact.metric, keys.EVALUATION_SCORE: fact.score}
+                return keys.EVENT_EVALUATION, score(fact, text)
             case _:
                 raise TypeError(f"{type(fact).__name__} is not an event")

@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind
 from dspy_trace import facts
 from dspy_trace.guard import ask
 from dspy_trace.scalars import number, text, whole
-from dspy_trace.vocab import Attributes, Capture, keys
+from dspy_trace.vocab import Attributes, Capture, agent_keys, keys
 from dspy_trace.vocab.genai_messages import input_messages, output_messages, tool_definitions
 from dspy_trace.vocab.spelling import Spelling, io, put, sums
 
@@ -68,6 +68,9 @@ class ModuleSpelling(Spelling):
             attributes[keys.ADAPTER] = fact.adapter
         if fact.output is not None:
             io(attributes, keys.OUTPUT_VALUE, fact.output, capture)
+        if fact.agent:
+            put(attributes, (agent_keys.AGENT_ITERATIONS, fact.iterations))
+            put(attributes, (agent_keys.AGENT_TERMINATION, fact.termination))
         sums(attributes, fact.tally)
         return attributes
 
@@ -120,9 +123,12 @@ class LMSpelling(Spelling):
             attributes[keys.LM_ENGINE] = fact.engine
         if fact.streaming:  # not known before the request is made: a cache hit is no stream
             attributes[keys.REQUEST_STREAM] = True
+            put(attributes, (keys.RESPONSE_TIME_TO_FIRST_CHUNK, fact.first_chunk))
         if fact.requests:
             attributes[keys.LM_REQUESTS] = fact.requests
             attributes[keys.LM_RETRIES] = fact.retries
+        if fact.adaptations:
+            attributes[keys.LM_ADAPTATIONS] = fact.adaptations
         if not fact.cache_hit and (fact.input_tokens is not None or fact.output_tokens is not None):
             _usage(attributes, fact)
         if not fact.cache_hit and fact.cost is not None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.trace import SpanKind
 
 from dspy_trace import facts
-from dspy_trace.vocab import Attributes, Capture, keys
+from dspy_trace.vocab import Attributes, Capture, keys, log_keys
 from dspy_trace.vocab.spelling import Spelling, io, put, sums, text
 
 
@@ -200,6 +201,15 @@ class ExampleSpelling(Spelling):
             io(attributes, keys.OUTPUT_VALUE, fact.output, capture)
         sums(attributes, fact.tally)
         return attributes
+
+
+def score(fact: facts.Scored, text: Callable[[str], str] | None) -> Attributes:
+    """Return what a metric said of an example; `text` gives captured text, ``None`` where that is not wanted."""
+    attributes: Attributes = {keys.EVALUATION_NAME: fact.metric}
+    put(attributes, (keys.EVALUATION_SCORE, fact.score), (log_keys.EVALUATION_LABEL, fact.label))
+    if text is not None and fact.explanation is not None:
+        attributes[log_keys.EVALUATION_EXPLANATION] = text(fact.explanation)
+    return attributes
 
 
 class CompilationSpelling(Spelling):

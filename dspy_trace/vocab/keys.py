@@ -2,10 +2,8 @@
 
 Sources: OpenTelemetry's GenAI semantic conventions (repository ``open-telemetry/semantic-conventions-genai``, stability
 *development*) in the spelling of ``opentelemetry-util-genai`` 1.3, and ``dspy.*`` for what has no convention. The
-constants are our own because those of ``opentelemetry-semantic-conventions`` are deprecated since the GenAI
-conventions moved to a repository of their own.
-
-The attribute table of the README is made from this file: ``python -m dspy_trace.vocab.table``.
+constants are our own: those of ``opentelemetry-semantic-conventions`` are deprecated. The README's table is made from
+this file and ``agent_keys.py``: ``python -m dspy_trace.vocab.table``.
 """
 
 from typing import Final
@@ -63,6 +61,9 @@ RESPONSE_MODEL: Final = "gen_ai.response.model"
 
 RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 """Why each completion ended. Example: ``["stop"]``."""
+
+RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+"""Seconds from a stream's request to the first of it; streaming only. Example: ``0.31``."""
 
 USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 """Tokens of the prompt, cached ones included; absent on a cache hit of DSPy's. Example: ``212``."""
@@ -146,8 +147,7 @@ PREDICT_DEMOS: Final = "dspy.predict.demos"
 """Number of demos of a ``Predict``. Example: ``4``."""
 
 PROGRAM_VERSION: Final = "dspy.program.version"
-"""First 16 hex digits of a SHA-256 over instructions, fields and demos of all predictors; on the outermost module.
-Example: ``9f2c61d04b7a33e5``."""
+"""Digest of instructions, fields and demos of all predictors; on the outermost. Example: ``9f2c61d04b7a33e5``."""
 
 LM_CLASS: Final = "dspy.lm.class"
 """Class of the LM. Example: ``LM``."""
@@ -163,6 +163,9 @@ LM_REQUESTS: Final = "dspy.lm.requests"
 
 LM_RETRIES: Final = "dspy.lm.retries"
 """Failed requests that DSPy tried again. Example: ``0``."""
+
+LM_ADAPTATIONS: Final = "dspy.lm.adaptations"
+"""What the provider got that differs from what was asked, as DSPy tells it. Example: ``["config.seed dropped"]``."""
 
 LM_COST: Final = "dspy.lm.cost"
 """Cost in USD, DSPy's own figure. Example: ``0.00021``."""
@@ -249,7 +252,7 @@ SESSION_ID: Final = "session.id"
 """Session that the call belongs to, as :func:`dspy_trace.session` was told. Example: ``chat-42``."""
 
 CONVERSATION_ID: Final = "gen_ai.conversation.id"
-"""The same, by the GenAI conventions' name. Example: ``chat-42``."""
+"""The same, or what ``opentelemetry-util-genai`` was told. Example: ``chat-42``."""
 
 USER_ID: Final = "user.id"
 """User that the call is made for. Example: ``alice``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from dspy_trace import facts
+from dspy_trace.guard import ask
 from dspy_trace.jsonable import dumps
 from dspy_trace.settings import LIMIT
 from dspy_trace.vocab import Attributes, Capture, mlflow_chat, mlflow_work
@@ -92,7 +93,7 @@ class LMSpelling(Spelling):
         if capture is not None:
             messages = mlflow_chat.chat_messages(fact.messages, self._limit)
             attributes[keys.INPUTS] = captured({"messages": messages}, capture)
-            if fact.tools and (tools := mlflow_chat.tools(fact.tools)):
+            if fact.tools is not None and (tools := ask(mlflow_chat.tools, fact.tools)):
                 attributes[keys.CHAT_TOOLS] = captured(tools, capture)
         return attributes
 

@@ -6,7 +6,7 @@ The tab appears only where every message parses, so that whatever it has no room
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Final
@@ -40,8 +40,19 @@ _LONGEST_ESCAPE: Final = 6
 """Characters that one character may take in JSON, as ``\\u001b`` does."""
 
 
+_UNREADABLE: Final = "[unreadable]"
+"""What stands for messages that cannot be looked at without an error of theirs."""
+
+
 def chat_messages(messages: Any, limit: int) -> list[dict[str, Any]]:
     """Return a prompt as chat messages whose texts are together short enough for `limit` characters of JSON."""
+    told: list[dict[str, Any]] = ask(
+        _chat_messages, messages, limit, default=[{"role": "user", "content": _UNREADABLE}]
+    )
+    return told
+
+
+def _chat_messages(messages: Any, limit: int) -> list[dict[str, Any]]:
     if type(messages) is list and _are_plain(messages, limit):
         return messages
     if isinstance(messages, str) or not isinstance(messages, Sequence):
@@ -51,7 +62,7 @@ def chat_messages(messages: Any, limit: int) -> list[dict[str, Any]]:
         left_out = {"role": "system", "content": f"[cut: {len(messages) - most} more messages]"}
         told = [*messages[: most // 2], left_out, *messages[-(most - most // 2) :]]
     else:
-        told = list(messages)
+        told = list(islice(messages, most))
     return fitting([_message(message) for message in told], limit)
 
 
@@ -164,7 +175,8 @@ def speaks_of_tools(messages: Any) -> bool:
     """Return whether a prompt holds tool calls or their results, which only OpenAI's form of the chat tab shows."""
     if isinstance(messages, str) or not isinstance(messages, Sequence):
         return False
-    return any(type(message) is dict and _is_of_tools(message) for message in islice(messages, MOST_MESSAGES))
+    seen = (type(message) is dict and _is_of_tools(message) for message in islice(messages, MOST_MESSAGES))
+    return bool(ask(any, seen, default=False))
 
 
 def _is_of_tools(message: dict[str, Any]) -> bool:
@@ -209,6 +221,12 @@ def texts(outputs: Any) -> list[str] | None:
 
 def completions(outputs: Any, limit: int) -> list[dict[str, Any]]:
     """Return completions as messages of the assistant, together short enough for `limit` characters of JSON."""
+    unreadable = [{"role": "assistant", "content": _UNREADABLE}]
+    told: list[dict[str, Any]] = ask(_completions, outputs, limit, default=unreadable)
+    return told
+
+
+def _completions(outputs: Any, limit: int) -> list[dict[str, Any]]:
     if isinstance(outputs, str | Mapping) or not isinstance(outputs, Sequence):
         outputs = [outputs]
     return fitting([_completion(output) for output in islice(outputs, MOST_MESSAGES)], limit)
@@ -237,7 +255,8 @@ def choices(outputs: Any, finish_reasons: Sequence[str], limit: int) -> dict[str
 def tools(definitions: Any) -> list[dict[str, Any]]:
     """Return tool definitions in OpenAI's form, those that have a name: the page shows all or none."""
     told: list[dict[str, Any]] = []
-    for definition in definitions if isinstance(definitions, Iterable) else ():
+    # No iterator: the program needs what it gives.
+    for definition in islice(definitions, MOST_MESSAGES) if isinstance(definitions, Sequence) else ():
         get = _getter(definition)
         function = _getter(get("function")) or get if get is not None else None
         if function is not None and isinstance(function("name"), str):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dspy_trace import facts
-from dspy_trace.vocab import Attributes, Capture
+from dspy_trace.vocab import Attributes, Capture, log_keys
 from dspy_trace.vocab import mlflow_keys as keys
 from dspy_trace.vocab.mlflow_spelling import INFO, captured, put_inputs, put_model, put_outputs, typed
-from dspy_trace.vocab.spelling import Spelling, put
+from dspy_trace.vocab.spelling import Spelling, put, text
 
 
 class EmbeddingSpelling(Spelling):
@@ -128,6 +128,8 @@ class ExampleSpelling(Spelling):
     def at_end(self, fact: facts.ExampleRun, capture: Capture | None) -> Attributes:
         attributes: Attributes = {}
         put_outputs(attributes, fact.output, capture)
+        if capture is not None and fact.explanation is not None:
+            attributes[log_keys.EVALUATION_EXPLANATION] = text(fact.explanation, capture)
         return attributes
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from opentelemetry.trace import SpanKind
 
-from dspy_trace import facts
+from dspy_trace.tally import Tally
 from dspy_trace.vocab import Attributes, Capture, keys
 
 JSON = "application/json"
@@ -34,7 +34,7 @@ def text(value: Any, capture: Capture) -> str:
     return plain if isinstance(plain, str) else told
 
 
-def sums(attributes: Attributes, tally: facts.Tally | None) -> None:
+def sums(attributes: Attributes, tally: Tally | None) -> None:
     """Add the sums of the LM calls beneath, where there were any."""
     if tally is not None and tally.lm_calls:
         attributes[keys.SUM_LM_CALLS] = tally.lm_calls

@@ -1,4 +1,8 @@
-"""The attribute table of the README, out of the docstrings in ``keys.py``: ``python -m dspy_trace.vocab.table``."""
+"""The README's tables of attributes, events and metrics: ``python -m dspy_trace.vocab.table``.
+
+Those of attributes and events are made from the docstrings of ``keys.py``, ``agent_keys.py`` and ``log_keys.py``, that
+of metrics from ``instruments.py``.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from dspy_trace.vocab import instruments
+
 KEYS = Path(__file__).with_name("keys.py")
 """Where the attributes that everybody sees stand."""
+
+LOG_KEYS = KEYS.with_name("log_keys.py")
+"""Where the events of the Logs API stand, and the attributes of scores."""
+
+AGENT_KEYS = KEYS.with_name("agent_keys.py")
+"""Where those of agents and attempts stand."""
 
 _EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
 
@@ -46,12 +58,29 @@ def entries(source: Path = KEYS) -> Iterator[Entry]:
 
 
 def table() -> str:
-    """Return the table as Markdown: attributes, then events."""
-    found = list(entries())
+    """Return the tables of attributes and of events as Markdown."""
+    logged = list(entries(LOG_KEYS))
+    found = [*entries(), *entries(AGENT_KEYS), *(entry for entry in logged if not entry.is_event)]
     lines = ["| attribute | value | example |", "|---|---|---|"]
     lines += [f"| `{entry.name}` | {entry.value} | {entry.example} |" for entry in found if not entry.is_event]
     lines += ["", "| event | what happened | attributes |", "|---|---|---|"]
     lines += [f"| `{entry.name}` | {entry.value} | {entry.example} |" for entry in found if entry.is_event]
+    lines += ["", "| event of the Logs API | what happened | attributes |", "|---|---|---|"]
+    lines += [f"| `{entry.name}` | {entry.value} | {entry.example} |" for entry in logged if entry.is_event]
+    return "\n".join(lines) + "\n"
+
+
+def metrics() -> str:
+    """Return the table of metrics as Markdown."""
+    lines = [
+        "| metric | newest name, if another | kind, unit | what is measured | attributes |",
+        "|---|---|---|---|---|",
+    ]
+    for one in instruments.ALL:
+        newest = "-" if one.latest is None else f"`{one.latest}`" if one.latest != one.name else ""
+        name = "-" if one.name is None else f"`{one.name}`"
+        attributes = ", ".join(f"`{key}`" for key in one.attributes)
+        lines.append(f"| {name} | {newest} | {one.kind}, `{one.unit}` | {one.description} | {attributes} |")
     return "\n".join(lines) + "\n"
 
 
@@ -66,4 +95,4 @@ def _markdown(text: str) -> str:
 
 
 if __name__ == "__main__":
-    print(table(), end="")  # noqa: T201  # this is its output
+    print(table(), metrics(), sep="\n", end="")  # noqa: T201  # this is its output

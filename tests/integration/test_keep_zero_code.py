@@ -27,7 +27,7 @@ QUIET = {
     "OTEL_METRICS_EXPORTER": "none",
     "OTEL_LOGS_EXPORTER": "none",
     # Another instrumentation of DSPy may be installed for the tests of neighbours.
-    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy",
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy,httpx,openai",
 }
 
 TELLS = """

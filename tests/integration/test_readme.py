@@ -47,8 +47,12 @@ def run(command: list[str], folder: Path, **environ: str) -> str:
 
 def openai(lm: ScriptedLM) -> dict[str, str]:
     """Return the environment in which ``openai/...`` is the scripted LM."""
-    # Another instrumentation of DSPy is installed for the tests of neighbours; a reader of the README has none.
-    return {"OPENAI_API_BASE": lm.url, "OPENAI_API_KEY": API_KEY, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy"}
+    # Other instrumentations are installed for the tests of neighbours; a reader of the README has none.
+    return {
+        "OPENAI_API_BASE": lm.url,
+        "OPENAI_API_KEY": API_KEY,
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy,httpx,openai",
+    }
 
 
 def spool(folder: Path) -> dict[str, str]:

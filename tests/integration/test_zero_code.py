@@ -22,8 +22,10 @@ QUIET = {
     "OTEL_METRICS_EXPORTER": "none",
     "OTEL_LOGS_EXPORTER": "none",
     # Another instrumentation of DSPy is installed for the tests of neighbours; that one imports dspy.
-    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy",
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy,httpx,openai",
 }
+
+ALL_SIGNALS = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp"}
 
 TREE = f"""
 invoke_workflow HelpDesk
@@ -98,6 +100,34 @@ def test_a_real_program_arrives_whole(protocol: str, collector: Collector, real_
     for kind in ("input", "output"):
         told = sum(span["attributes"][f"gen_ai.usage.{kind}_tokens"] for span in chats)
         assert root["attributes"][f"dspy.usage.{kind}_tokens"] == told
+    assert not any("gen_ai.input.messages" in span["attributes"] for span in spans)
+
+
+def test_metrics_and_events_arrive_too(collector: Collector, real_lm: LMServer) -> None:
+    """With their exporters, a collector gets the metrics and events of the same calls; messages only on events."""
+    instrumented(
+        str(PROGRAM),
+        real_lm.base_url,
+        real_lm.model,
+        **ALL_SIGNALS,
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.http_endpoint,
+        OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+        OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="EVENT_ONLY",
+    )
+    spans = collector.recorder.wait_for(9)
+    chats = {span["span_id"]: span for span in spans if span["name"] == f"chat {MODEL}"}
+    metrics = collector.recorder.wait_for_metrics("gen_ai.client.operation.duration", "gen_ai.client.token.usage")
+    (duration,) = metrics["gen_ai.client.operation.duration"].histogram.data_points
+    assert duration.count == len(chats) == 4
+    assert len(duration.explicit_bounds) == 14
+    told = sum(point.sum for point in metrics["gen_ai.client.token.usage"].histogram.data_points)
+    kinds = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
+    assert told == sum(span["attributes"][kind] for span in chats.values() for kind in kinds)
+    assert metrics["dspy.adapter.parse_failures"].sum.data_points[0].as_int == 2
+    events = [event for event in collector.recorder.events() if event["scope"] == "dspy_trace"]
+    assert {event["span_id"] for event in events} == chats.keys()
+    assert {event["name"] for event in events} == {"gen_ai.client.inference.operation.details"}
+    assert all(event["attributes"]["gen_ai.input.messages"][0]["parts"] for event in events)
     assert not any("gen_ai.input.messages" in span["attributes"] for span in spans)
 
 

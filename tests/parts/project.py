@@ -114,7 +114,7 @@ class Project:
             "DSPY_TRACE_EXIT_WAIT": "0",
             "DSPY_CACHEDIR": str(self.home / "cache"),
             "DESK_LM": self._lm,
-            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy",
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy,httpx,openai",
         }
         return mlflow_server.environment(**{**ours, **more})
 

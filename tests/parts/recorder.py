@@ -1,4 +1,4 @@
-"""An OTLP/HTTP endpoint that keeps every span that it is sent."""
+"""An OTLP/HTTP endpoint that keeps every span, metric and event that it is sent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, TypedDict
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 from typing_extensions import Self
@@ -42,11 +46,23 @@ class ReceivedSpan(TypedDict):
     """Name of the instrumentation scope."""
 
 
+class ReceivedEvent(TypedDict):
+    """A log record as it went over the wire, in plain values."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    attributes: dict[str, Any]
+    scope: str
+
+
 class Recorder:
     """Listen on a free port of 127.0.0.1 while the block lasts; thread-safe."""
 
     def __init__(self) -> None:
         self._spans: list[ReceivedSpan] = []
+        self._metrics: dict[str, Metric] = {}
+        self._events: list[ReceivedEvent] = []
         self._arrived = threading.Condition()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_for(self))
         self._server.daemon_threads = True
@@ -75,11 +91,35 @@ class Recorder:
                 raise TimeoutError(f"{len(names)} of {n_spans} spans arrived within {timeout:g} s: {names}")
             return list(self._spans)
 
-    def receive(self, body: bytes) -> None:
-        """Keep the spans of an encoded `ExportTraceServiceRequest`."""
-        spans = decode(ExportTraceServiceRequest.FromString(body))
+    def wait_for_metrics(self, *names: str, timeout: float = 20.0) -> dict[str, Metric]:
+        """Return all metrics by name, each as it came last, as soon as those named are there.
+
+        Raises:
+            TimeoutError: they did not arrive within `timeout` seconds; the message names those that did.
+        """
         with self._arrived:
-            self._spans.extend(spans)
+            if not self._arrived.wait_for(lambda: self._metrics.keys() >= set(names), timeout):
+                raise TimeoutError(f"only these metrics arrived within {timeout:g} s: {sorted(self._metrics)}")
+            return dict(self._metrics)
+
+    def events(self) -> list[ReceivedEvent]:
+        """Return the log records that have arrived so far."""
+        with self._arrived:
+            return list(self._events)
+
+    def receive(self, body: bytes, path: str = "/v1/traces") -> None:
+        """Keep what an encoded request for `path` has."""
+        with self._arrived:
+            if path == "/v1/traces":
+                self._spans.extend(decode(ExportTraceServiceRequest.FromString(body)))
+            elif path == "/v1/metrics":
+                of_metrics = ExportMetricsServiceRequest.FromString(body).resource_metrics
+                self._metrics |= {
+                    m.name: m for batch in of_metrics for scope in batch.scope_metrics for m in scope.metrics
+                }
+            elif path == "/v1/logs":
+                of_logs = ExportLogsServiceRequest.FromString(body).resource_logs
+                self._events += [_event(e, scope) for x in of_logs for scope in x.scope_logs for e in scope.log_records]
             self._arrived.notify_all()
 
     def __enter__(self) -> Self:
@@ -130,6 +170,16 @@ def _span(span: Span, resource: Resource, scope: ScopeSpans) -> ReceivedSpan:
     )
 
 
+def _event(record: LogRecord, scope: ScopeLogs) -> ReceivedEvent:
+    return ReceivedEvent(
+        name=record.event_name,
+        trace_id=record.trace_id.hex(),
+        span_id=record.span_id.hex(),
+        attributes=_attributes(record.attributes),
+        scope=scope.scope.name,
+    )
+
+
 def _attributes(pairs: Iterable[KeyValue]) -> dict[str, Any]:
     return {pair.key: _value(pair.value) for pair in pairs}
 
@@ -153,9 +203,8 @@ def _handler_for(recorder: Recorder) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
-            # Metrics and logs are accepted as well, so that no exporter tries again, and not kept.
-            if self.path == "/v1/traces":
-                recorder.receive(body)
+            recorder.receive(body, self.path)
+            # The replies to metrics and logs are as empty as this one.
             reply = ExportTraceServiceResponse().SerializeToString()
             self.send_response(200)
             self.send_header("Content-Type", "application/x-protobuf")

@@ -33,8 +33,9 @@ class Reply:
     larger). `tool_calls` are `{"name": ..., "arguments": {...}}`, with an optional `"id"`; they turn a
     `finish_reason` of `stop` into `tool_calls`. `usage` is laid over the default figures (word counts);
     `None` leaves usage out. A `status` of 400 or more sends an OpenAI error object with `content` as message
-    and `error_code` as code. `delay` is in seconds, before the first byte. `fault="malformed"` breaks the
-    JSON of the body (of a stream: in its middle); `fault="cut"` closes the connection half way.
+    and `error_code` as code. `delay` is in seconds, before the first byte; `pause`, after each chunk of a
+    stream. `fault="malformed"` breaks the JSON of the body (of a stream: in its middle); `fault="cut"` closes
+    the connection half way.
     """
 
     content: str | Sequence[str] | None = ""
@@ -44,6 +45,7 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    pause: float = 0.0
     model: str | None = None
     reasoning_content: str | None = None
     error_code: str | None = None

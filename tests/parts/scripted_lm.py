@@ -172,6 +172,11 @@ class ScriptedLM(AbstractContextManager["ScriptedLM"]):
         self._closing.wait(reply.delay)
         return reply
 
+    def wait(self, seconds: float) -> None:
+        """Wait, unless the server is closing. For the handler."""
+        if seconds:
+            self._closing.wait(seconds)
+
     def report(self, kind: Literal["lm", "embeddings"], usage: dict[str, Any] | None) -> None:
         """Add usage that is about to be sent. For the handler."""
         if usage is not None:
@@ -265,6 +270,7 @@ class _Handler(BaseHTTPRequestHandler):
         for line, chunk in zip(lines, chunks, strict=False):
             self.owner.report("lm", chunk.get("usage") if not reply.fault else None)
             self._event(line)
+            self.owner.wait(reply.pause)
         if reply.fault == "cut":
             self.close_connection = True
             return

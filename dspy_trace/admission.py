@@ -1,0 +1,67 @@
+"""Which calls are observed, and beneath which others.
+
+``observe`` is all that a wrapper needs::
+
+    with observe(reader, instance, args, kwargs) as call:
+        return call.returned(wrapped(*args, **kwargs))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.context import Context, get_current
+
+from dspy_trace import context as place
+from dspy_trace import facts
+from dspy_trace.guard import shielded
+from dspy_trace.neighbours import claimed
+from dspy_trace.observer import active
+from dspy_trace.observing import Call
+from dspy_trace.points import Args, Kwargs, Reader
+from dspy_trace.unobserved import UNOBSERVED, Unobserved
+
+if TYPE_CHECKING:
+    from dspy_trace.wrappers import Door
+
+
+def observe(reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None = None) -> Call | Unobserved:
+    """Begin to observe a call, if it is to be observed."""
+    context = get_current()
+    if place.CALL not in context:
+        # Nothing more than this where no SDK is set up.
+        observer = active()
+        if observer is None or observer.tracer() is None:
+            return UNOBSERVED
+    call = shielded("beginning a call", _begin, context, reader, instance, args, kwargs, door)
+    return call if call is not None else UNOBSERVED
+
+
+def _begin(
+    context: Context, reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None
+) -> Call | None:
+    above: Call | None = context.get(place.CALL)  # type: ignore[assignment]  # only we write this key
+    if place.waiting and (above is None or not above.is_open):
+        context = place.of_waiting(args) or context
+        above = context.get(place.CALL)  # type: ignore[assignment]  # as above
+    observer = active() if above is None else above.observer
+    if observer is None:
+        return None
+    tracer = observer.tracer() if above is None else above.tracer
+    if tracer is None or (not place.SUPPRESSIONS.isdisjoint(context) and place.is_suppressed(context)):
+        return None
+    if door is not None and above is not None and above.instance is instance and door.is_behind(above.door):
+        return None
+    module = above.module if above is not None else None
+    fact = reader.begin(instance, args, kwargs, module.fact if module is not None else None)
+    if fact is None or (observer.picky and not observer.wants(fact)):
+        return None
+    if type(fact) is facts.LMCall and above is not None and type(above.fact) is facts.LMCall:
+        above.fact.relays = True
+    call = Call(observer, tracer, reader, instance, fact, above, module)
+    call.door = door
+    other = claimed(context, fact)
+    if other is not None:
+        call.give_way(other)
+    call.start(context)
+    return call

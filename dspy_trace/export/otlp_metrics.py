@@ -1,0 +1,67 @@
+"""Metrics over OTLP: a meter provider of our own, and the stock exporter, built where nobody waits for it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+
+from dspy_trace import settings_metrics as names
+from dspy_trace.settings_metrics import setting
+
+
+def provider() -> MeterProvider:
+    """Return a meter provider that exports as OpenTelemetry's variables say, on a thread of its own."""
+    return MeterProvider([PeriodicExportingMetricReader(LazyOTLPMetricExporter())])
+
+
+class LazyOTLPMetricExporter(MetricExporter):
+    """The OTLP exporter of metrics that OpenTelemetry's variables ask for, made with the first export.
+
+    A reader asks before that how its exporter wants things; that is answered as the exporter would.
+    """
+
+    def __init__(self) -> None:
+        # The rest of the kinds are ours to make, and we make none of them.
+        wants_delta = os.environ.get(names.METRICS_TEMPORALITY, "").strip().lower() in ("delta", "lowmemory")
+        temporality = AggregationTemporality.DELTA if wants_delta else AggregationTemporality.CUMULATIVE
+        exponential = os.environ.get(names.METRICS_HISTOGRAMS, "").strip() == "base2_exponential_bucket_histogram"
+        super().__init__(
+            preferred_temporality={Counter: temporality, Histogram: temporality},
+            preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()} if exponential else None,
+        )
+        self._exporter: MetricExporter | None = None
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        """Export with the exporter for ``OTEL_EXPORTER_OTLP_PROTOCOL``, gRPC by default."""
+        if self._exporter is None:
+            self._exporter = _exporter()
+        return self._exporter.export(metrics_data, timeout_millis, **kwargs)
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Shut the exporter down, if there is one."""
+        if self._exporter is not None:
+            self._exporter.shutdown(timeout_millis, **kwargs)
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Flush the exporter, if there is one."""
+        return self._exporter is None or self._exporter.force_flush(timeout_millis)
+
+
+def _exporter() -> MetricExporter:
+    if (setting(names.OTLP_METRICS_PROTOCOLS) or "grpc").startswith("http"):
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as OverHTTP
+
+        return OverHTTP()
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as OverGRPC
+
+    return OverGRPC()

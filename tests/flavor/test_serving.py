@@ -86,7 +86,7 @@ class Served:
             f"{self.url}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as refused:
             return refused.code, json.load(refused)
@@ -96,7 +96,7 @@ class Served:
         request = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             assert answer.headers["Content-Type"].startswith("text/event-stream")
             *events, last = answer.read().decode().strip().split("\n\n")
         assert last == "data: [DONE]"
@@ -153,7 +153,7 @@ def test_serving(
         question = f"question{number}"
         expected = {"answer": f"answer of {question}"}
         assert rows.ask(inputs={"question": question}) == (200, {"predictions": expected})
-        batch = [{"question": f"{question}x{index}"} for index in range(3)]
+        batch = [{"question": f"{question}x{index}"} for index in range(2)]
         status, given = rows.ask(dataframe_records=batch)
         assert status == 200, given
         assert (status, given) == (200, {"predictions": [{"answer": f"answer of {row['question']}"} for row in batch]})

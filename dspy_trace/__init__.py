@@ -8,6 +8,7 @@ from dspy_trace._version import __version__
 
 if TYPE_CHECKING:
     from dspy_trace.autologging import autolog
+    from dspy_trace.checkup import doctor
     from dspy_trace.control import Stats, flush, last_trace_id, log_feedback, shutdown, stats
     from dspy_trace.instrumentor import DSPyInstrumentor
     from dspy_trace.sessions import session
@@ -17,6 +18,7 @@ __all__ = [
     "Stats",
     "__version__",
     "autolog",
+    "doctor",
     "flush",
     "last_trace_id",
     "log_feedback",
@@ -29,6 +31,7 @@ __all__ = [
 _HOMES = {
     "autolog": "dspy_trace.autologging",
     "DSPyInstrumentor": "dspy_trace.instrumentor",
+    "doctor": "dspy_trace.checkup",
     "session": "dspy_trace.sessions",
     **dict.fromkeys(("Stats", "flush", "last_trace_id", "log_feedback", "shutdown", "stats"), "dspy_trace.control"),
 }

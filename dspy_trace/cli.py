@@ -7,10 +7,15 @@ from typing import Any
 
 import click
 
+from dspy_trace.commands.dead_letters import dead_letters
 from dspy_trace.commands.demo import demo
+from dspy_trace.commands.doctor import doctor
 from dspy_trace.commands.flush import flush
 from dspy_trace.commands.model import model
+from dspy_trace.commands.run import run
+from dspy_trace.commands.stats import stats
 from dspy_trace.commands.traces import ls, show
+from dspy_trace.commands.ui import ui
 
 
 class Commands(click.Group):
@@ -32,7 +37,7 @@ def main() -> None:
     """Tracing for DSPy programs."""
 
 
-for command in (demo, flush, ls, model, show):
+for command in (dead_letters, demo, doctor, flush, ls, model, run, show, stats, ui):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -51,7 +51,9 @@ class Stats:
         dead: refused by it for good, and kept as dead letters.
         filtered: of traces that hold no DSPy call.
         dropped: given up, by reason.
-        retried: requests that were tried again.
+        retried: sent in vain and sent again; over HTTP.
+        bytes: payload that waits in the spool.
+        age: seconds that the oldest of it has waited.
     """
 
     observed: int = 0
@@ -62,6 +64,8 @@ class Stats:
     filtered: int = 0
     dropped: Mapping[str, int] | None = None
     retried: int = 0
+    bytes: int = 0
+    age: float = 0.0
 
 
 def stats() -> Stats:
@@ -69,21 +73,19 @@ def stats() -> Stats:
     if not existing():
         return Stats(dropped={})
     out = existing()[0]
-    counts, delivered = out.processor.counts, out.delivery.counters
-    dropped = dict(delivered.dropped)
-    ours = {"queue full": counts.dropped, "tracking URI refused": out.nowhere, "not translated": out.untold}
-    for reason, number in ours.items():
-        if number:
-            dropped[reason] = number
+    counts, (delivered, refused) = out.processor.counted(out.accounts)
+    dropped = {**delivered.dropped, "queue full": counts.dropped, **refused}
     return Stats(
         observed=counts.observed,
-        queued=out.processor.queued(),
+        queued=counts.queued,
         spooled=delivered.waiting,
         delivered=delivered.delivered,
         dead=delivered.dead,
         filtered=counts.filtered,
-        dropped=dropped,
+        dropped={reason: number for reason, number in dropped.items() if number},
         retried=delivered.retried,
+        bytes=delivered.bytes,
+        age=delivered.age,
     )
 
 

@@ -147,6 +147,11 @@ _patches: list[Patches] = []
 """The patches in force; empty until the program imports dspy."""
 
 
+def patches() -> Patches | None:
+    """Return the patches in force, ``None`` if there are none."""
+    return _patches[0] if _patches else None
+
+
 def _when_imported(name: str) -> None:
     """Run :func:`_imported` with the module now, if the program has imported it, or else when it does."""
     if name not in _hooked:

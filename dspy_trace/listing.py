@@ -98,7 +98,7 @@ def heading(summary: Summary, uri: str) -> Iterator[Text]:
     yield Text(GAP.join(map(plain, where)), style="dim")
     for what, text in (("asked", summary.request), ("answered", summary.response)):
         if text:
-            yield Text.assemble((f"{what:<10}", "dim"), short(text))
+            yield Text.assemble((f"{what:<10}", "dim"), short(text), no_wrap=True)
 
 
 def state(summary: Summary) -> tuple[str, str]:

@@ -25,6 +25,9 @@ _INSTRUMENTORS = {
 }
 """Modules with a ``DSPyInstrumentor`` of their own, and the packages that they come in."""
 
+PACKAGES = tuple(_INSTRUMENTORS.values())
+"""Packages that instrument DSPy as well."""
+
 
 def active() -> dict[str, str]:
     """Return each other instrumentation of DSPy that is in force now, and how to end it."""

@@ -80,7 +80,8 @@ class Observer:
         self.beside: Beside | None = None
         self.joined: Callable[[TracerProvider], None] | None = None
         """Called with each provider that traces are about to be recorded by."""
-        self._providers = providers if providers is not None else Providers()
+        self.providers = providers if providers is not None else Providers()
+        """What was asked for."""
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
         self._meter_provider: MeterProvider | None = None
@@ -92,7 +93,7 @@ class Observer:
 
         The application may set its provider at any time, so it is looked up when a root starts.
         """
-        given = self._providers.tracer
+        given = self.providers.tracer
         provider = given if given is not None else shielded("finding the tracer provider", trace.get_tracer_provider)
         if provider is not self._provider:
             if self.joined is not None and provider is not None:
@@ -102,7 +103,7 @@ class Observer:
             self._provider = provider
             # Whoever else is set up with the application is there by its first call.
             shielded("looking for neighbours", neighbours.warn_once)
-        meter_provider = self._providers.meter_now()
+        meter_provider = self.providers.meter_now()
         if meter_provider is not self._meter_provider:
             self.meters = shielded("getting a meter", self._meters_of, meter_provider)
             self._meter_provider = meter_provider
@@ -117,7 +118,7 @@ class Observer:
         """Return the event of a call that begins, or ``None`` where nobody takes events or wants this one."""
         if type(fact) is not facts.ExampleRun and not self.settings.emit_event:
             return None
-        provider = self._providers.logger_now()
+        provider = self.providers.logger_now()
         if provider is not self._logger_provider:
             self._events = shielded("getting a logger", self._events_of, provider)
             self._logger_provider = provider

@@ -90,6 +90,11 @@ class Patches:
                 self._adopt(subclass, rows)
             self._hook(owner, rows)
 
+    def live(self) -> list[Patch]:
+        """Return the patches of methods that are in force."""
+        found = sorted([*self._fixed, *self._on_subclasses], key=lambda patch: patch.serial)
+        return [patch for patch in found if patch.live and patch.name != "__init_subclass__"]
+
     def _adopt(self, cls: type, rows: list[Row]) -> None:
         for row in rows:
             if row.method in vars(cls):

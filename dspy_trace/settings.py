@@ -1,4 +1,4 @@
-"""The settings of one instrumentation, and every environment variable that they come from."""
+"""The settings of one instrumentation, and the environment variables that they and delivery come from."""
 
 from __future__ import annotations
 
@@ -44,6 +44,21 @@ TRACES_EXPORTER = "OTEL_TRACES_EXPORTER"
 """Comma-separated exporters of spans; where it is set and lacks ``otlp``, nothing goes over OTLP (OpenTelemetry SDK).
 Example: ``mlflow,otlp``."""
 
+METRICS_EXPORTER = "OTEL_METRICS_EXPORTER"
+"""Comma-separated exporters of metrics; ``dspy-trace run`` sets ``none`` (OpenTelemetry SDK). Example: ``otlp``."""
+
+LOGS_EXPORTER = "OTEL_LOGS_EXPORTER"
+"""The same of logs (OpenTelemetry SDK). Example: ``otlp``."""
+
+SDK_DISABLED = "OTEL_SDK_DISABLED"
+"""``true`` records nothing at all (OpenTelemetry SDK). Example: ``true``."""
+
+SAMPLER = "OTEL_TRACES_SAMPLER"
+"""Which traces are recorded (OpenTelemetry SDK). Example: ``parentbased_traceidratio``."""
+
+DISABLED_INSTRUMENTATIONS = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+"""Comma-separated instrumentations that ``opentelemetry-instrument`` leaves out (OpenTelemetry). Example: ``dspy``."""
+
 OTLP_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 """How to speak to it (OpenTelemetry SDK). Example: ``http/protobuf``."""
 
@@ -67,6 +82,10 @@ EXPERIMENT_NAME = "MLFLOW_EXPERIMENT_NAME"
 
 TRACKING_CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 """What opens a tracking server (MLflow): basic authentication or a bearer token. Never stored. Example: ``alice``."""
+
+BACKEND_STORE = "MLFLOW_BACKEND_STORE_URI"
+"""Database that MLflow's server is for; set for the server that ``dspy-trace ui`` starts (MLflow). Example:
+``sqlite:///mlflow.db``."""
 
 TRACKING_INSECURE_TLS = "MLFLOW_TRACKING_INSECURE_TLS"
 """``true`` does not verify the server's certificate (MLflow). Example: ``true``."""
@@ -98,43 +117,6 @@ WORKER_IDLE = "DSPY_TRACE_WORKER_IDLE"
 WORKER_CREDENTIAL = "DSPY_TRACE_WORKER_CREDENTIAL"
 """Tracking URI of a database with its password; set for the worker process alone, by who starts it. Example:
 ``postgresql://me:secret@db/mlflow``."""
-
-WORKER_SETS = {
-    "OTEL_SDK_DISABLED": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "LITELLM_LOCAL_MODEL_COST_MAP": "true",
-}
-"""What the worker process is told: to make no spans, and to ask nobody on the network for anything."""
-
-READER_SETS = {"MLFLOW_DISABLE_TELEMETRY": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "true"}
-"""What a command that reads traces through MLflow tells itself, unless it has been told otherwise: to ask nobody on the
-network for anything."""
-
-DEMO_SETS = {"LITELLM_LOCAL_MODEL_COST_MAP": "true"}
-"""What the demo tells itself, likewise: its own LM costs nothing, and DSPy would warn where there is no network."""
-
-WORKER_DEFAULTS = {"PGCONNECT_TIMEOUT": "10"}
-"""What it is told unless the program has been told otherwise: for how many seconds PostgreSQL's client tries."""
-
-WORKER_LACKS = (
-    r"(OTEL_|COVERAGE_|COV_CORE_|PYTEST_).*|PYTHONWARNINGS|PYTHONINSPECT|PYTHONSTARTUP|PYTHONBREAKPOINT|MLFLOW_RUN_ID"
-)
-"""What of the program's environment is not for the worker process: what would trace, measure or steer it."""
-
-COLUMNS = "COLUMNS"
-"""Columns that text is laid out for, also where it does not go to a terminal (shells). Example: ``120``."""
-
-PYTHON_PATH = "PYTHONPATH"
-"""Folders where Python looks for modules first (Python). Example: ``/home/me/project``."""
-
-STATE_HOME = "XDG_STATE_HOME"
-"""Folder for what programs keep between runs (XDG). Example: ``/home/me/.local/state``."""
-
-LOCAL_APP_DATA = "LOCALAPPDATA"
-"""The same on Windows (Windows). Example: ``C:\\Users\\me\\AppData\\Local``."""
-
-KUBERNETES = "KUBERNETES_SERVICE_HOST"
-"""Set inside a Kubernetes container, which ends with its program (Kubernetes). Example: ``10.0.0.1``."""
 
 SPAN_VALUE_LIMIT = "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"
 """Longest attribute value of a span, in characters (OpenTelemetry SDK). Example: ``4096``."""

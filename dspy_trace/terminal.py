@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from dspy_trace import contents, waterfall
 from dspy_trace.forest import Row, rows
 from dspy_trace.store.traces import Event, Span
 from dspy_trace.vocab import keys
@@ -33,23 +34,46 @@ MOST = 5
 GAP = "  "
 
 
-def draw(spans: Iterable[Span]) -> Forest:
-    """Return a tree for each root among `spans`, first to last, to be printed by rich at any width."""
-    return Forest(list(rows(spans)))
+def draw(spans: Iterable[Span], content: bool = False, bars: bool = True) -> Forest:
+    """Return a tree for each root among `spans`, first to last, to be printed by rich at any width.
+
+    Args:
+        spans: spans of one trace or of several.
+        content: show what each span was given and has given, as far as that was recorded.
+        bars: show when each span was, beside it, if there is room.
+    """
+    return Forest(list(rows(spans)), content, bars)
 
 
 class Forest:
-    """Trees, drawn at the width that they are printed at."""
+    """Trees, drawn at the width that they are printed at; if there is room, with bars on a time axis beside them."""
 
-    def __init__(self, trees: Sequence[Row]) -> None:
+    def __init__(self, trees: Sequence[Row], content: bool, bars: bool) -> None:
         self._rows = trees
+        self._content = content
+        self._bars = bars
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for row in self._rows:
-            first, rest = _guides(row, options.max_width, options.ascii_only)
-            parts = _event(row.item) if isinstance(row.item, Event) else _span(row.item, row)
-            for number, line in enumerate(_lines(parts, options.max_width - len(first), console)):
-                yield Text.assemble((rest if number else first, "dim"), line, no_wrap=True)
+        width, ascii_only = options.max_width, options.ascii_only
+        drawn = [(*_guides(row, width, ascii_only), _parts(row)) for row in self._rows]
+        longest = max((len(first) + _length(parts) for first, _, parts in drawn), default=0)
+        bars = waterfall.columns(width, longest) if self._bars else 0
+        room = width - bars - waterfall.GAP if bars else width
+        axes = waterfall.axes(self._rows, bars, ascii_only)
+        axis = None
+        below = [row.depth for row in self._rows[1:]] + [0]
+        for row, deeper, (first, rest, parts) in zip(self._rows, below, drawn, strict=True):
+            if not row.depth and bars:
+                axis = next(axes)
+            for number, line in enumerate(_lines(parts, room - len(first), console)):
+                text = Text.assemble((rest if number else first, "dim"), line, no_wrap=True)
+                if axis is not None and not number:
+                    text.pad_right(max(room - text.cell_len, 0) + waterfall.GAP)
+                    text.append_text(axis.bar(row.item))
+                yield text
+            if self._content and isinstance(row.item, Span):
+                stem = "| " if ascii_only else "│ "
+                yield from contents.lines(row.item, rest + (stem if deeper > row.depth else "  "), width, console)
 
 
 def _guides(row: Row, width: int, ascii_only: bool) -> tuple[str, str]:
@@ -79,6 +103,14 @@ def _lines(parts: Sequence[Text], width: int, console: Console) -> Iterator[Text
         *whole, line = part.wrap(console, width) or [Text()]
         yield from whole
     yield line
+
+
+def _parts(row: Row) -> list[Text]:
+    return _event(row.item) if isinstance(row.item, Event) else _span(row.item, row)
+
+
+def _length(parts: Sequence[Text]) -> int:
+    return sum(part.cell_len for part in parts) + len(GAP) * (len(parts) - 1)
 
 
 def _span(span: Span, row: Row) -> list[Text]:
@@ -133,7 +165,8 @@ def _error(span: Span) -> str:
 def _message(span: Span) -> str:
     thrown = (event.attributes.get(keys.EXCEPTION_MESSAGE) for event in span.events)
     message = next((str(one) for one in thrown if one), span.message)
-    return short(message.removeprefix(f"{_error(span)}:"))
+    # Without content, a status says the type alone.
+    return "" if message == _error(span) else short(message.removeprefix(f"{_error(span)}:"))
 
 
 def _event(event: Event) -> list[Text]:

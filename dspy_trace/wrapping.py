@@ -200,6 +200,15 @@ class Patch:
         elif current is not _MISSING and not self._is_gone(current) and not self._splice(current):
             _covered[id(owner), self.name] = (self._owner, id(current))
 
+    def can_be_undone(self) -> bool:
+        """Return whether nothing stands on top of ours that it could not be taken out from beneath."""
+        found = vars(self.owner).get(self.name, _MISSING) if self.owner is not None else self._ours
+        while not self._is_ours(found):
+            if not isinstance(found, wrapt.BaseObjectProxy):
+                return self._is_gone(found)
+            found = found.__wrapped__
+        return True
+
     def _is_ours(self, value: Any) -> bool:
         """Return whether `value` is ours, as it stands in the class or as ``getattr`` takes it from there."""
         return value is self._ours or (type(value) is _Bound and value._self_parent is self._ours)

@@ -23,6 +23,11 @@ pytest_plugins = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what asks for the long form of the faults."""
+    parser.addoption("--all", action="store_true", help="run tests/faults in their long form: about half an hour")
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the guard would swallow fails the test, and no test leaves DSPy instrumented."""

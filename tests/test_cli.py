@@ -190,7 +190,9 @@ def test_wrong_arguments(command: Command, words: list[str]) -> None:
 def test_what_waits_is_said_beside_what_is_missing(command: Command, tmp_path: Path) -> None:
     """Who looks for a trace that is still in the spool is told where it is."""
     put(tmp_path, trace(Target(f"sqlite:///{Path.cwd()}/mlflow.db")))
-    assert "MLFLOW_TRACKING_URI. 3 spans are on the way there: `dspy-trace flush`" in fails(command("ls"))
+    said = fails(command("ls"))
+    assert "MLFLOW_TRACKING_URI. 3 spans are on the way there: `" in said
+    assert "dspy-trace flush` delivers what waits" in said
     assert "on the way" not in fails(command("ls", "--tracking-uri", "sqlite:///other.db"))
 
 

@@ -123,12 +123,12 @@ def test_all_that_waits_can_be_delivered_by_command(scripted_mlflow: ScriptedMlf
 
 @pytest.mark.parametrize(
     ("environ", "expected"),
-    [({}, (5.0, 0.0)), ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, (5.0, 30.0)), ({"DSPY_TRACE_EXIT_WAIT": "7"}, (7, 7))],
+    [({}, (4.5, 0.0)), ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, (4.5, 30.0)), ({"DSPY_TRACE_EXIT_WAIT": "7"}, (7, 7))],
     ids=["machine", "container", "asked"],
 )
 def test_how_long_is_waited(
     environ: dict[str, str], expected: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Servers for 5 s; databases not at all, but for 30 s in a container, where nothing outlives the program."""
+    """Servers for less than 5 s; databases not at all, but for 30 s in a container, where all ends with the program."""
     monkeypatch.setattr(ending, "_CONTAINER_FILES", ())
     assert ending.waits(environ) == expected

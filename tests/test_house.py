@@ -6,13 +6,13 @@ import ast
 import importlib
 import importlib.util
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import dspy_trace
-from dspy_trace import settings
+from dspy_trace import settings, settings_table, surroundings
 from dspy_trace.points.table import POINTS
 from dspy_trace.vocab import instruments, keys, table
 
@@ -160,11 +160,39 @@ def test_the_readme_has_the_metrics() -> None:
     assert len(set(latest)) == len(latest)
 
 
-def test_the_readme_has_the_table() -> None:
-    """What the README says of attributes is what ``python -m dspy_trace.vocab.table`` prints."""
+@pytest.mark.parametrize(
+    ("mark", "made", "command"),
+    [
+        ("attributes", table.table, "python -m dspy_trace.vocab.table"),
+        ("settings", settings_table.table, "python -m dspy_trace.settings_table"),
+    ],
+)
+def test_the_readme_has_the_tables(mark: str, made: Callable[[], str], command: str) -> None:
+    """What the README says of attributes and variables is what the commands print."""
     readme = HERE.parent / "README.md"
-    start, end = "<!-- attributes -->\n", "<!-- /attributes -->"
-    if not readme.exists() or start not in readme.read_text("utf-8"):
-        pytest.skip("the README has no attribute table yet")
-    told = readme.read_text("utf-8").partition(start)[2].partition(end)[0]
-    assert told.strip() == table.table().strip()
+    if not readme.exists():
+        pytest.skip("an installed package has no README beside it")
+    told = readme.read_text("utf-8").partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- /{mark} -->")[0]
+    assert told.strip() == made().strip(), f"paste what `{command}` prints"
+
+
+def test_every_variable_is_in_the_table() -> None:
+    """Each constant of the settings that names variables, with an example; our own come first."""
+    lines = settings_table.table().splitlines()[2:]
+    named = [name for line in lines for name in re.findall(r"`([A-Z_0-9]+)`", line.split(" | ")[0])]
+    values = [value for name, value in (vars(settings) | vars(surroundings)).items() if name.isupper()]
+    known = [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
+    assert sorted(named) == sorted(
+        one for one in known if isinstance(one, str) and re.fullmatch("[A-Z][A-Z0-9_]+", one)
+    )
+    ours = [name.startswith("DSPY_TRACE_") for name in named]
+    assert ours == sorted(ours, reverse=True)
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {4}
+
+
+def test_a_variable_without_an_example_is_refused(tmp_path: Path) -> None:
+    """The table is not made from half a description."""
+    half = tmp_path / "settings.py"
+    half.write_text('DETAIL = "DSPY_TRACE_DETAIL"\n"""Which calls become spans."""\n')
+    with pytest.raises(ValueError, match="DETAIL needs a docstring"):
+        list(settings_table.rows(half))

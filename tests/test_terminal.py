@@ -36,7 +36,7 @@ def drawn(spans: Iterable[Span], width: int = 80, encoding: str = "utf-8", **con
     """Return what rich prints at a width."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
     out = Console(file=stream, width=width, highlight=False, **{"color_system": None, **console})
-    out.print(draw(spans))
+    out.print(draw(spans, bars=False))
     stream.flush()
     stream.seek(0)
     return "\n" + stream.read()
@@ -211,9 +211,9 @@ def test_what_is_shown_does_not_steer_the_terminal() -> None:
     """Control characters and line breaks of names, messages and events do not get through, nor does markup mean any."""
     told = f"[red]a{SECRET}\r\n\u202eb[/red]"
     event = Event(told, 1, {"x": told})
-    spans = [span(1, told, failed=True, message=told, error__type=told, events=[event])]
+    spans = [span(1, told, failed=True, message=told, error__type="KeyError", events=[event])]
     clean = "[red]a[2J]0;owned b[/red]"
-    assert drawn(spans, 200) == f"\n{clean}  10.0 ms  {clean}  {clean}\n└── {clean}  {clean}\n"
+    assert drawn(spans, 200) == f"\n{clean}  10.0 ms  KeyError  {clean}\n└── {clean}  {clean}\n"
 
 
 @pytest.mark.parametrize("value", ["12", None, True, float("nan"), float("inf"), -1, [], {}, "x" * 100_000])

@@ -163,6 +163,23 @@ def test_a_worker_too_many_leaves_the_first_alone(tmp_path: Path, monkeypatch: p
         assert delivery.file().read("SELECT state FROM workers") == [("running",)]
 
 
+def test_an_upgrade_of_a_package_begins_the_worker_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the metadata of MLflow or of ours has gone another version is there: a fresh process takes the rows up."""
+    begun: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, command: begun.append(command))
+    monkeypatch.setenv("DSPY_TRACE_WORKER_CREDENTIAL", SECRET)
+    metadata = tmp_path / "mlflow-3.0.dist-info"
+    metadata.mkdir()
+    worker = Worker(tmp_path / "spool", slot_of(SECRET, True), os.environ)
+    assert "DSPY_TRACE_WORKER_CREDENTIAL" not in os.environ
+    worker._packages = [metadata]
+    metadata.rmdir()
+    assert worker.run() == 0
+    ((*_, module, folder, slot),) = begun
+    assert (module, folder, slot) == ("dspy_trace.export.worker", str(tmp_path / "spool"), slot_of(SECRET, True))
+    assert os.environ["DSPY_TRACE_WORKER_CREDENTIAL"] == SECRET
+
+
 @pytest.mark.parametrize("missing", ["mlflow", "sqlalchemy"])
 def test_without_mlflow_rows_wait_and_the_remedy_is_said_once(
     tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: str

@@ -15,6 +15,7 @@ import click
 
 from dspy_trace import settings as names
 from dspy_trace.commands.output import busy
+from dspy_trace.commands.spooled import spans as _spans
 
 if TYPE_CHECKING:
     from dspy_trace.export.items import Waiting
@@ -181,7 +182,3 @@ def _what(waiting: Waiting) -> str:
     if waiting.followups:
         parts.append("1 note on a trace" if waiting.followups == 1 else f"{waiting.followups} notes on traces")
     return " and ".join(parts)
-
-
-def _spans(number: int) -> str:
-    return "1 span" if number == 1 else f"{number} spans"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
-from dspy_trace.settings import COLUMNS
+from dspy_trace.surroundings import COLUMNS, UV_RUN
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,10 +41,25 @@ def columns(console: Console) -> int | None:
     return None
 
 
-def busy(text: str) -> AbstractContextManager[Any]:
-    """Return what shows a person who waits that something is being done."""
+@contextmanager
+def busy(text: str) -> Generator[Callable[[str], None]]:
+    """Show a person who waits that something is being done, and what; the function that is given says what else."""
     console = screen(stderr=True)
-    return console.status(text) if console.is_terminal else nullcontext()
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status(_one_line(text, console.width)) as status:
+        yield lambda text: status.update(_one_line(text, console.width))
+
+
+def _one_line(text: str, width: int) -> str:
+    # The end is what is new; the spinner takes two columns.
+    return text if len(text) < width - 2 else f"...{text[5 - width :]}"
+
+
+def here(command: str) -> str:
+    """Return what to type for another command of ours."""
+    return f"{'uv run ' if os.environ.get(UV_RUN) else ''}dspy-trace {command}"
 
 
 @contextmanager

@@ -2,138 +2,117 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+import dataclasses
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dspy_trace.commands.output import busy, columns, explained, screen
+from dspy_trace.commands.output import columns, screen
+from dspy_trace.commands.stores import elsewhere, looking_into, name_of, on_the_way, where
 
 if TYPE_CHECKING:
-    from dspy_trace.export.target import Target
+    from rich.console import Console
+
     from dspy_trace.store import Store
+    from dspy_trace.store.traces import Trace
 
-C = TypeVar("C", bound=Callable[..., Any])
 
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
+    """A moment: how long ago, such as 30m, 2h or 7d, or a date with or without a time."""
 
-def where(command: C) -> C:
-    """Add the options that say where to look, which mean what they mean for ``autolog()``."""
-    command = click.option(
-        "--experiment",
-        metavar="NAME|ID",
-        help="Experiment to look into. By default MLFLOW_EXPERIMENT_ID or MLFLOW_EXPERIMENT_NAME, else MLflow's.",
-    )(command)
-    return click.option(
-        "--tracking-uri",
-        metavar="URI",
-        help="MLflow's server or database. By default MLFLOW_TRACKING_URI, else sqlite:///mlflow.db in this folder.",
-    )(command)
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        text = str(value).strip()
+        unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}.get(text[-1:].lower())
+        try:
+            if unit is not None:
+                return datetime.now() - timedelta(**{unit: float(text[:-1])})
+            return datetime.fromisoformat(text)
+        except (ValueError, OverflowError):
+            self.fail(f"{text!r} is no moment: say 30m, 2h, 7d or 2026-11-26 or '2026-11-26 14:30'", param, ctx)
 
 
 @click.command()
-@click.option("-n", "--number", type=click.IntRange(min=1), default=20, show_default=True, help="Most traces to list.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most traces to list.")
+@click.option("--errors", is_flag=True, help="Only traces that failed.")
+@click.option("--name", metavar="NAME", help="Only traces of that name; * stands for anything.")
+@click.option("--session", metavar="ID", help="Only traces of that session.")
+@click.option("--since", type=Moment(), metavar="MOMENT", help="Only traces since: 30m, 2h, 7d ago, or a date.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @where
-def ls(number: int, tracking_uri: str | None, experiment: str | None) -> None:
+def ls(limit: int, as_json: bool, tracking_uri: str | None, experiment: str | None, **wanted: Any) -> None:
     """List the newest traces of an experiment."""
-    with _store(tracking_uri, experiment) as (target, store):
+    from dspy_trace.store.wanted import Wanted
+
+    only = Wanted(**wanted)
+    with looking_into(tracking_uri, experiment) as (target, store):
         from dspy_trace.listing import table
 
-        found = store.newest(number)
+        found = store.newest(limit, only.condition())
         console = screen()
-        for line in table(found, columns(console)):
-            console.print(line)
+        if as_json:
+            for one in found:
+                _print_json(dataclasses.asdict(one))
+        else:
+            for line in table(found, columns(console)):
+                console.print(line)
         if not found:
-            _say(f"There are no traces in {_place(target)}.{_elsewhere(store)}")
-        if (waiting := _waiting(target)) is not None:
+            what = "such traces" if only else "traces"
+            _say(f"There are no {what} in {name_of(target)}.{'' if only else elsewhere(store)}")
+        if (waiting := on_the_way(target)) is not None:
             _say(f"{waiting}.")
 
 
 @click.command()
 @click.argument("trace", required=False)
+@click.option("--content", is_flag=True, help="Show what each span was given and gave: prompts, answers, arguments.")
+@click.option("--bars/--no-bars", default=True, help="Show the time axis beside the tree, if there is room.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, with all that is known of each span.")
 @where
-def show(trace: str | None, tracking_uri: str | None, experiment: str | None) -> None:
-    """Draw a trace as a tree.
+def show(
+    trace: str | None, content: bool, bars: bool, as_json: bool, tracking_uri: str | None, experiment: str | None
+) -> None:
+    """Draw a trace as a tree, beside it the time axis, if there is room.
 
     TRACE is OpenTelemetry's or MLflow's id of it, or the beginning of one; without it, the newest of the experiment is
     drawn.
     """
-    with _store(tracking_uri, experiment) as (target, store):
-        from dspy_trace.listing import heading
-        from dspy_trace.store import Unknown, Unreadable, find
-        from dspy_trace.terminal import draw
-
-        try:
-            found = find(store, trace)
-        except Unknown as unknown:
-            if trace is not None:
-                raise
-            raise Unreadable(f"{unknown} in {_place(target)}.{_elsewhere(store)}") from None
-        console = screen()
-        for line in heading(found.summary, target.uri):
-            console.print(line)
-        console.print()
-        console.print(draw(found.spans))
+    with looking_into(tracking_uri, experiment) as (target, store):
+        found = find(store, trace, name_of(target))
+        if as_json:
+            _print_json(dataclasses.asdict(found))
+        else:
+            _draw(screen(), found, target.uri, content, bars)
 
 
-@contextmanager
-def _store(tracking_uri: str | None, experiment: str | None) -> Generator[tuple[Target, Store]]:
-    """Give the store that the options and the environment name; what cannot be read ends the command."""
-    from dspy_trace.export.target import target
-    from dspy_trace.store import Unreadable, opened
-
-    with explained():
-        place, credential = target(tracking_uri, experiment, os.environ)
-        try:
-            if place.kind == "http":
-                yield place, opened(place, credential, os.environ)
-                return
-            with busy(f"MLflow is opening {place.uri} ..."):
-                store = opened(place, credential, os.environ)
-            yield place, store
-        except Unreadable as error:
-            waiting = _waiting(place)
-            raise Unreadable(f"{str(error).rstrip('.')}. {waiting}" if waiting else str(error)) from error
-
-
-def _place(target: Target) -> str:
-    named = target.experiment_name or target.experiment_id
-    return f"the experiment {target.experiment if named else 'Default'} of {target.uri}"
-
-
-def _elsewhere(store: Store) -> str:
-    """Return what other experiments there are, as a sentence to go on with."""
-    from dspy_trace.store import LISTED
-
-    names = store.experiments()
-    if len(names) < 2:
-        return ""
-    return f" Its experiments are: {', '.join(names[:LISTED])}{', ...' if len(names) > LISTED else ''}."
-
-
-def _waiting(target: Target) -> str | None:
-    """Return what is on its way to a target, if anything is."""
-    import sqlite3
-
-    from dspy_trace.export import records
-    from dspy_trace.export.places import spool_file, state_folder
-    from dspy_trace.export.spool import Spool
-    from dspy_trace.export.spoolfile import Unusable
+def find(store: Store, trace: str | None, called: str) -> Trace:
+    """Return the trace that an argument means, by default the newest of the experiment that is `called` so."""
+    from dspy_trace import store as stores
 
     try:
-        path = spool_file(state_folder())
-        if not path.exists():
-            return None
-        spool = Spool(path)
-        waiting = records.waiting(spool, uris=frozenset((target.uri,)))
-        spool.close()
-    except (OSError, RuntimeError, sqlite3.Error, Unusable):
-        return None
-    if not waiting:
-        return None
-    spans = "1 span is" if waiting.spans == 1 else f"{waiting.spans} spans are"
-    return f"{spans} on the way there: `dspy-trace flush` delivers what waits and says what is in the way"
+        return stores.find(store, trace)
+    except stores.Unknown as unknown:
+        if trace is not None:
+            raise
+        raise stores.Unreadable(f"{unknown} in {called}.{elsewhere(store)}") from None
+
+
+def _draw(console: Console, trace: Trace, uri: str, content: bool, bars: bool) -> None:
+    from dspy_trace.listing import heading
+    from dspy_trace.terminal import draw
+
+    for line in heading(trace.summary, uri):
+        console.print(line, overflow="ellipsis", no_wrap=line.no_wrap)
+    console.print()
+    console.print(draw(trace.spans, content, bars))
+
+
+def _print_json(told: Any) -> None:
+    import orjson
+
+    click.echo(orjson.dumps(told, default=str, option=orjson.OPT_NON_STR_KEYS))
 
 
 def _say(text: str) -> None:

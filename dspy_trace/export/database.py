@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from dspy_trace.export.outcomes import Failing, Refused, Undelivered, Unreachable, Unwelcome, outcome
-from dspy_trace.export.sinks import RESTORE, Row
+from dspy_trace.export.sinks import RESTORE, Experiments, Row
 from dspy_trace.export.target import Target
 from dspy_trace.guard import ask, attempt
 
@@ -43,22 +43,22 @@ class DatabaseSink:
         self._client: Any = None
         self._file: Path | None = None
         self._inode: tuple[int, int] | None = None
-        self._experiments: dict[Target, str] = {}
+        self._experiments = Experiments(self._experiment)
 
     def experiment(self, target: Target) -> str:
-        return self._understood(lambda: self._experiment(self._opened(), target))
+        return self._understood(lambda: self._experiments.id_of(target))
 
     def spans(self, target: Target, rows: Sequence[Row]) -> None:
         from dspy_trace.export.mlflow_spans import mlflow_spans
 
         def store() -> None:
             client = self._opened()
-            client.log_spans(self._experiment(client, target), mlflow_spans(rows))
+            client.log_spans(self._experiments.id_of(target), mlflow_spans(rows))
 
         try:
             self._understood(store)
         except Unwelcome:
-            self._experiments.pop(target, None)
+            self._experiments.forget(target)
             raise
 
     def info(self, target: Target, told: Row) -> None:
@@ -127,11 +127,8 @@ class DatabaseSink:
             self._inode = _inode(self._file)
         return self._client
 
-    def _experiment(self, client: Any, target: Target) -> str:
-        found = self._experiments.get(target)
-        if found is not None:
-            return found
-        store, name = client.store, target.experiment_name
+    def _experiment(self, target: Target) -> str:
+        store, name = self._opened().store, target.experiment_name
         if name is None:
             found, stage = (
                 target.experiment_id or "0",
@@ -143,8 +140,7 @@ class DatabaseSink:
             found, stage = _created(store, name), "active"
         if stage == "deleted":
             raise Unwelcome(f"the experiment {target.experiment} has been deleted", "deleted", RESTORE)
-        self._experiments[target] = found
-        return found
+        return str(found)
 
 
 def _there(folder: Path) -> None:

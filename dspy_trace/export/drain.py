@@ -19,7 +19,7 @@ from dspy_trace.export.search import Search
 from dspy_trace.export.sinks import Row, Sink
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target
-from dspy_trace.guard import ask
+from dspy_trace.guard import ask, shielded
 
 logger = logging.getLogger("dspy_trace")
 
@@ -34,6 +34,8 @@ FOLLOWUPS = 20
 
 STRANGER = 3_600.0
 """Seconds after which feedback on a trace that is not there is given up."""
+
+UNREADABLE = "what the spool holds is not readable"
 
 Tell = Callable[[str, Undelivered], None]
 """Told why nothing is delivered to a tracking URI, whenever that is so."""
@@ -81,6 +83,7 @@ class Drain:
         self._search = Search()
         self._trimmed = monotonic()
         self._clean = False
+        self._closed = False
 
     def hurry(self, deadline: float) -> None:
         """Hold no trace back until `deadline`, and do not sit out a pause, unless the server asked for it."""
@@ -90,6 +93,8 @@ class Drain:
 
     def step(self) -> float | None:
         """Deliver some; return the seconds until there is more to do, ``None`` if only a call can tell."""
+        if self._closed:
+            return None
         left = self._not_before - monotonic()
         if left > 0:
             return left
@@ -100,10 +105,19 @@ class Drain:
         except sqlite3.Error as error:
             logger.debug("dspy-trace: the spool cannot be read: %s", error)
             return 1.0
+        finally:
+            if self._closed:
+                self.let_go()
         return due
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Let no step follow the one that may be going on; that one lets go of everything when it ends."""
+        self._closed = True
+
+    def let_go(self) -> None:
+        """Close the connection, and let others take what is held."""
+        for spool in self._spools():
+            shielded("closing the spool", spool.release, self.holder)
         self._sink.close()
 
     def _round(self) -> float | None:
@@ -120,8 +134,7 @@ class Drain:
                 if ready or later is not None:
                     due.append(0.0 if ready else later or 0.0)
             if not due and records.anything(spool, uris=frozenset((self.uri,))):
-                # Feedback that came before its trace, or what another process holds.
-                due.append(1.0 if spool.read("SELECT 1 FROM followups LIMIT 1") else LONGEST / 3)
+                due.append(0.0 if records.adopt(spool) else _until_another_look(spool))
             self._trim(spool)
         return min(due, default=None)
 
@@ -137,13 +150,11 @@ class Drain:
         rows: dict[tuple[str, str], tuple[Row, Batch]] = {}
         settled = Settled(taken)
         for batch in taken:
-            found = ask(orjson.loads, batch.payload)
-            if not isinstance(found, list):
-                reason = "what the spool holds is not readable"
-                settled.dead.append(Dead(batch.trace_id, "spans", batch.payload, reason, batch.spans, batch.owner))
-                continue
-            for row in found:
-                rows[row["trace_id"], row["span_id"]] = row, batch
+            found = ask(_rows, batch.payload)
+            if found is None:
+                settled.dead.append(Dead(batch.trace_id, "spans", batch.payload, UNREADABLE, batch.spans, batch.owner))
+            else:
+                rows.update({key: (row, batch) for key, row in found.items()})
         try:
             refused = self._search.send(lambda part: self._sink.spans(target, part), [row for row, _ in rows.values()])
         except Undelivered:
@@ -197,7 +208,7 @@ class Drain:
 
         told: dict[str, Any] | None = ask(orjson.loads, followup.payload)
         if not isinstance(told, dict):
-            raise Refused("what the spool holds is not readable")
+            raise Refused(UNREADABLE)
         if followup.kind == "info":
             self._sink.info(followup.target, told)
             return
@@ -239,3 +250,16 @@ class Drain:
             self._tell(self.uri, error)
         self._progress()
         return delay
+
+
+def _rows(payload: bytes) -> dict[tuple[str, str], Row]:
+    """Return the rows of a batch by trace and span; raises what it likes where they are none."""
+    found = orjson.loads(payload)
+    if not isinstance(found, list):
+        raise TypeError(UNREADABLE)
+    return {(row["trace_id"] + "", row["span_id"] + ""): row for row in found}
+
+
+def _until_another_look(spool: Spool) -> float:
+    """Return seconds where there is only feedback that came before its trace, or what another process holds."""
+    return 1.0 if spool.read("SELECT 1 FROM followups LIMIT 1") else LONGEST / 3

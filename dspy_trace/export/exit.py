@@ -9,13 +9,15 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from dspy_trace import settings as names
+from dspy_trace import surroundings
 from dspy_trace.guard import ask
 
 if TYPE_CHECKING:
     from dspy_trace.export.sender import Delivery
 
-HTTP = 5.0
-"""Seconds to wait for servers: what is not there by then is delivered by the next program."""
+HTTP = 4.5
+"""Seconds to wait for servers, so that the whole end takes less than five. What is not there by then is delivered by
+the next program."""
 
 CONTAINER = 30.0
 """Seconds to wait for databases in a container, where the worker process would die with the program. Elsewhere it
@@ -31,7 +33,7 @@ _CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
 
 def in_container(environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether all processes here die when the main one ends."""
-    return names.KUBERNETES in environ or any(os.path.exists(file) for file in _CONTAINER_FILES)
+    return surroundings.KUBERNETES in environ or any(os.path.exists(file) for file in _CONTAINER_FILES)
 
 
 def waits(environ: Mapping[str, str] = os.environ) -> tuple[float, float]:

@@ -111,6 +111,8 @@ class Counters:
         dead: refused for good, and kept as dead letters.
         dropped: given up, by reason.
         retried: sent in vain and sent again; over HTTP.
+        bytes: payload of what waits.
+        age: seconds that the oldest of it has waited.
     """
 
     delivered: int = 0
@@ -118,3 +120,5 @@ class Counters:
     dead: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     retried: int = 0
+    bytes: int = 0
+    age: float = 0.0

@@ -24,11 +24,12 @@ from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, TracerP
 
 from dspy_trace import settings as names
 from dspy_trace.context import MODEL
-from dspy_trace.export.items import Batch
+from dspy_trace.export.items import Batch, Counters
 from dspy_trace.export.mlflow import row
 from dspy_trace.export.mlflow_info import TraceFacts
 from dspy_trace.export.processor import Limits, SpoolProcessor
 from dspy_trace.export.scrubbing import rows_without_secrets, without_secrets
+from dspy_trace.export.self_metrics import tell_metrics
 from dspy_trace.export.sender import Delivery
 from dspy_trace.export.source import source
 from dspy_trace.export.target import BadTarget, Credential, Target, target
@@ -70,6 +71,7 @@ class Outlet:
         """Spans whose tracking URI is one that traces cannot be kept in."""
         self.untold = 0
         """Spans that could not be translated."""
+        shielded("offering metrics", tell_metrics, self)
         atexit.register(self._at_exit)
         self._child: int | None = None
         """Process of multiprocessing's that has been told to deliver when it ends."""
@@ -191,6 +193,11 @@ class Outlet:
             where, f"{mlflow_id:032x}" if mlflow_id else trace_id, without_secrets(orjson.dumps(told))
         )
 
+    def accounts(self) -> tuple[Counters, dict[str, int]]:
+        """Return what has become of the spans that were handed on: put into the spool, or dropped before."""
+        told = shielded("counting", lambda: self.delivery.counters) or Counters()
+        return told, {"tracking URI refused": self.nowhere, "not translated": self.untold}
+
     def flush(self, timeout: float) -> bool:
         """Write out and deliver; return whether nothing waits any more."""
         self.processor.write_out()
@@ -210,7 +217,8 @@ class Outlet:
             Finalize(None, self._at_exit, exitpriority=-1_000)
 
     def forked(self) -> None:
-        """Have a child of multiprocessing's see to its end itself: it forgets all finalizers when it begins."""
+        """Begin anew in a child process, and have one of multiprocessing's, which forgets all finalizers, end well."""
+        self.nowhere = self.untold = 0
         util: Any = sys.modules.get("multiprocessing.util")
         if util is not None:
             util.register_after_fork(self, Outlet._at_exit_of_child)

@@ -15,6 +15,8 @@ from pathlib import Path
 from time import time
 
 from dspy_trace import settings as names
+from dspy_trace import surroundings
+from dspy_trace.export.salvage import salvage
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.spoolfile import Unusable
 
@@ -29,10 +31,10 @@ def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
     if chosen := environ.get(names.SPOOL_DIR, "").strip():
         return Path(chosen).expanduser().absolute()
     if sys.platform == "win32":
-        return Path(environ.get(names.LOCAL_APP_DATA) or Path.home() / "AppData" / "Local") / "dspy-trace"
+        return Path(environ.get(surroundings.LOCAL_APP_DATA) or Path.home() / "AppData" / "Local") / "dspy-trace"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "dspy-trace"
-    home = environ.get(names.STATE_HOME, "").strip()
+    home = environ.get(surroundings.STATE_HOME, "").strip()
     # A relative path is to be ignored (XDG).
     return (Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state") / "dspy-trace"
 
@@ -123,14 +125,15 @@ def _opened(path: Path, environ: Mapping[str, str]) -> Spool:
         for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        spool.open()
         logger.warning(
-            "dspy-trace: the spool %s is broken (%s). It was put aside as %s and a new one begun; "
-            "what waited in it has not been delivered.",
+            "dspy-trace: the spool %s is broken (%s). It was put aside as %s and a new one begun. %d spans that waited "
+            "in it could be read and wait on; what could not has not been delivered.",
             path,
             error,
             aside.name,
+            salvage(aside, spool),
         )
-        spool.open()
     return spool
 
 

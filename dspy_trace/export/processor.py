@@ -11,8 +11,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -22,6 +22,8 @@ from dspy_trace.export.traces import LiveTrace, LiveTraces
 from dspy_trace.export.undecided import Ended, Undecided
 from dspy_trace.guard import shielded
 from dspy_trace.observer import SCOPE
+
+T = TypeVar("T")
 
 _MOST_ENDING = 1_000
 """Spans that may be about to end at once, one a thread; more are of a provider that does not tell us of the end."""
@@ -49,6 +51,11 @@ class Counts:
     dropped: int = 0
     filtered: int = 0
     handed_on: int = 0
+
+    @property
+    def queued(self) -> int:
+        """Spans that wait in memory, undecided ones included."""
+        return self.observed - self.dropped - self.filtered - self.handed_on
 
 
 @dataclass(slots=True)
@@ -221,10 +228,16 @@ class SpoolProcessor(SpanProcessor):
         return self._traces.get(trace_id)
 
     def queued(self) -> int:
-        """Return how many spans wait in memory, undecided ones included."""
+        """Return how many spans wait in memory."""
         with self._lock:
-            counts = self.counts
-            return counts.observed - counts.dropped - counts.filtered - counts.handed_on
+            return self.counts.queued
+
+    def counted(self, others: Callable[[], T]) -> tuple[Counts, T]:
+        """Return the counts, and what `others` returns while nothing is handed on: so that both add up."""
+        with self._writing:
+            told = others()
+            with self._lock:
+                return replace(self.counts), told
 
     def forked(self) -> None:
         """Begin anew in a child process: the parent's spans are the parent's to write, its threads are not here."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from time import time
 
 from dspy_trace.export.items import Waiting
-from dspy_trace.export.spool import Spool
+from dspy_trace.export.owners import has_ended
+from dspy_trace.export.spool import Spool, count, number_of
+from dspy_trace.export.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def accounts(spool: Spool, owner: str | None = None) -> dict[str, int]:
 def tidy(spool: Spool) -> None:
     """Add the accounts of processes that have ended to those of the past."""
     owners = [owner for (owner,) in spool.read("SELECT DISTINCT owner FROM accounts WHERE owner != ''")]
-    ended = [owner for owner in owners if not _lives(owner)]
+    ended = [owner for owner in owners if has_ended(owner)]
     if not ended:
         return
     with spool.writing() as db:
@@ -99,18 +100,36 @@ def tidy(spool: Spool) -> None:
             db.execute("DELETE FROM accounts WHERE owner = ?", (owner,))
 
 
-def _lives(owner: str) -> bool:
-    """Return whether the process of an owner runs, as far as can be told; if not, only its accounts are closed."""
-    pid = owner.partition("-")[0]
-    if not pid.isdecimal() or os.name != "posix":
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+def adopt(spool: Spool) -> bool:
+    """Let anybody take what is held by processes that have ended; return whether there was any."""
+    held = spool.read("SELECT holder FROM batches WHERE until > 0 UNION SELECT holder FROM followups WHERE until > 0")
+    ended = [holder for (holder,) in held if has_ended(holder)]
+    for holder in ended:
+        spool.release(holder)
+    return bool(ended)
+
+
+def close_accounts(source: Spool, into: Spool, owner: str) -> None:
+    """Carry the accounts and dead letters of a process into another spool."""
+    told = accounts(source, owner)
+    dead = source.read(
+        "SELECT uri, experiment_id, experiment_name, sealed, trace_id, kind, d.owner, created, spans, reason, payload"
+        " FROM dead AS d JOIN targets AS t ON t.id = d.target WHERE d.owner = ?",
+        owner,
+    )
+    with into.writing() as db:
+        for name, n in told.items():
+            count(db, owner, name, n)
+        for uri, ident, name, sealed, *rest in dead:
+            number = number_of(db, Target(uri, ident or None, name or None), bool(sealed))
+            db.execute(_DEAD, (number, *rest))
+    with source.writing() as db:
+        for table in ("accounts", "dead"):
+            db.execute(f"DELETE FROM {table} WHERE owner = ?", (owner,))
+
+
+_DEAD = """INSERT INTO dead (target, trace_id, kind, owner, created, spans, reason, payload)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 def report(spool: Spool, uri: str, cause: str, message: str) -> None:

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from dspy_trace.guard import shielded
 
+AGAIN = 5.0
+"""Seconds until a step that has failed by a fault of our own is tried again."""
+
 
 class Steps(Protocol):
     """Something that a runner works at, step by step."""
@@ -43,10 +46,15 @@ class Runner(threading.Thread):
         _make_no_spans()
         while not self._ended:
             self._wake.clear()
-            delays = [shielded("delivering", work.step) for work in tuple(self.work)]
+            done = [shielded("delivering", _stepped, work) for work in tuple(self.work)]
+            delays = [AGAIN if step is None else step[0] for step in done]
             if not self._ended:
                 due = [delay for delay in (*delays, self._longest) if delay is not None]
                 self._wake.wait(min(due, default=None))
+
+
+def _stepped(work: Steps) -> tuple[float | None]:
+    return (work.step(),)
 
 
 def started(runner: Runner) -> Runner | None:

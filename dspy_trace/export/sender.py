@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import sqlite3
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
@@ -17,7 +17,9 @@ from dspy_trace.export import records
 from dspy_trace.export.drain import Drain
 from dspy_trace.export.items import Batch, Counters, Waiting
 from dspy_trace.export.launch import Launcher
+from dspy_trace.export.leftovers import move, say_older
 from dspy_trace.export.outcomes import Undelivered
+from dspy_trace.export.owners import new_owner
 from dspy_trace.export.places import memory_spool, open_spool
 from dspy_trace.export.runner import Runner, Steps, started
 from dspy_trace.export.sinks import HttpSink
@@ -27,6 +29,10 @@ from dspy_trace.export.target import Credential, Target
 from dspy_trace.guard import shielded
 
 logger = logging.getLogger("dspy_trace")
+
+
+GRACE = 0.2
+"""Seconds that a thread of ours gets for what it is doing when there is no time left."""
 
 
 class Delivery:
@@ -56,7 +62,7 @@ class Delivery:
         _deliveries.add(self)
 
     def _begin(self) -> None:
-        self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.owner = new_owner()
         self.drains: dict[str, Drain] = {}
         self.launcher: Launcher | None = None
         self.progress = threading.Event()
@@ -114,10 +120,11 @@ class Delivery:
             before = self._file
             if before is None or before.has_vanished():
                 self._file = open_spool(environ=self._environ)
-                shielded("looking for older rows", self._say_older, self._file)
+                shielded("looking for older rows", say_older, self._file)
                 shielded("adding up", records.tidy, self._file)
+                shielded("adopting rows", records.adopt, self._file)
                 if before is not None:
-                    shielded("moving the spool", self._move, before, self._file)
+                    shielded("moving the spool", move, before, self._file, self.owner)
             assert self._file is not None
             return self._file
 
@@ -137,29 +144,9 @@ class Delivery:
         """Return the spool file, with what had to wait in memory and can only be delivered from there."""
         file, memory = self.file(), self._memory
         if memory is not None and file.path is not None and records.anything(memory):
-            self._move(memory, file, "database")
+            with self._lock:  # meanwhile they are in both
+                move(memory, file, self.owner, "database")
         return file
-
-    def _move(self, source: Spool, into: Spool, kind: str | None = None) -> None:
-        """Move what is ours from one spool into another."""
-        for number, target, sealed, _ in source.targets():
-            if kind is None or target.kind == kind:
-                batches = source.take(source.heads(number, target, self.owner), self.owner)
-                into.put(batches, self.owner, {target} if sealed else ())
-                source.forget(batches)
-
-    def _say_older(self, spool: Spool) -> None:
-        """Say what earlier programs have left, in one line."""
-        left = records.waiting(spool)
-        if left and left.oldest_age > 300:
-            known = records.problems(spool)
-            uris = ", ".join(sorted({one.uri for one in known})) or "their targets"
-            logger.warning(
-                "dspy-trace: %d spans of earlier programs wait for %s%s. `dspy-trace flush` delivers them.",
-                left.spans,
-                uris,
-                f" ({known[0].message})" if known else "",
-            )
 
     def _serve(self, target: Target) -> None:
         """Have what waits for a target delivered."""
@@ -216,13 +203,17 @@ class Delivery:
     @property
     def counters(self) -> Counters:
         """What has become of what was put."""
-        names: dict[str, int] = {}
-        for spool in self.spools():
-            for name, n in records.accounts(spool, self.owner).items():
-                names[name] = names.get(name, 0) + n
+        names: Counter[str] = Counter()
+        waiting = Waiting()
+        with self._lock:
+            for spool in self.spools():
+                with spool.reading():
+                    names.update(records.accounts(spool, self.owner))
+                    waiting += records.waiting(spool, owner=self.owner)
         dropped = {name.partition(": ")[2]: n for name, n in names.items() if name.startswith("dropped: ") and n}
         retried = sum(drain.retried for drain in tuple(self.drains.values()))
-        return Counters(names.get("delivered", 0), self.waiting().spans, names.get("dead", 0), dropped, retried)
+        figures = names["delivered"], waiting.spans, names["dead"], dropped, retried
+        return Counters(*figures, waiting.bytes, waiting.oldest_age)
 
     def hurry(self, deadline: float) -> None:
         """Deliver at once what is being held back or put off."""
@@ -266,9 +257,14 @@ class Delivery:
         for runner in runners:
             if runner is not None:
                 runner.end()
-                runner.join(max(deadline - monotonic(), 0.0))
         for drain in drains.values():
             drain.close()
+        deadline = max(deadline, monotonic() + GRACE)
+        for runner in runners:
+            if runner is not None:
+                runner.join(max(deadline - monotonic(), 0.0))
+        for drain in drains.values():
+            drain.let_go()
         if launcher is not None:
             launcher.close(worker)
         if self._file is not None and self._file.path is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -12,13 +13,16 @@ from dspy_trace.export.choice import BYTES
 from dspy_trace.export.outcomes import Failing, Refused, Undelivered, Unwelcome, outcome
 from dspy_trace.export.target import Credential, Target
 from dspy_trace.export.wire import Answer, Wire
-from dspy_trace.guard import ask
+from dspy_trace.guard import ask, attempt
 
 Row = dict[str, Any]
 
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 TRACES = "/api/3.0/mlflow/traces"
 EXPERIMENTS = "/api/2.0/mlflow/experiments"
+
+FRESH = 60.0
+"""Seconds for which an experiment that is there is taken to be there."""
 
 RESTORE = "Restore it (`mlflow experiments restore`), or set MLFLOW_EXPERIMENT_NAME to another."
 
@@ -47,6 +51,30 @@ class Sink(Protocol):
         ...
 
 
+class Experiments:
+    """Ids of experiments, asked for again after a while: one may be deleted while a program runs.
+
+    Args:
+        find: returns the id of a target's experiment; raises ``Undelivered``.
+    """
+
+    def __init__(self, find: Callable[[Target], str]) -> None:
+        self._find = find
+        self._known: dict[Target, tuple[str, float]] = {}
+
+    def id_of(self, target: Target) -> str:
+        """Return the id of the experiment of a target."""
+        found, until = self._known.get(target, ("", 0.0))
+        if monotonic() >= until:
+            found = self._find(target)
+            self._known[target] = found, monotonic() + FRESH
+        return found
+
+    def forget(self, target: Target) -> None:
+        """Ask again the next time."""
+        self._known.pop(target, None)
+
+
 class HttpSink:
     """A tracking server.
 
@@ -58,26 +86,26 @@ class HttpSink:
     def __init__(self, uri: str, credentials: Callable[[Target], Credential | None]) -> None:
         self._wire = Wire(uri)
         self._credentials = credentials
-        self._experiments: dict[Target, str] = {}
+        self._experiments = Experiments(self._resolved)
 
     def experiment(self, target: Target) -> str:
-        found = self._experiments.get(target)
-        if found is None:
-            found = self._resolved(target)
-            self._experiments[target] = found
-        return found
+        return self._experiments.id_of(target)
 
     def spans(self, target: Target, rows: Sequence[Row]) -> None:
         from dspy_trace.export.otlp_request import otlp_request
 
-        body = otlp_request(rows)
+        body, error = attempt(otlp_request, rows)
+        if error is not None:
+            raise error if isinstance(error, ImportError) else Refused(f"it cannot be encoded: {error!r}")
         if len(body) > BYTES and len(rows) > 1:
             raise Refused("too large for one request")
         headers = {"Content-Type": "application/x-protobuf", "x-mlflow-experiment-id": self.experiment(target)}
         answer = self._wire.send("POST", "/v1/traces", body, headers, self._credentials(target), packed=True)
         if answer.status == 404:
-            self._experiments.pop(target, None)
+            self._experiments.forget(target)
         _accept(answer)
+        if not _acknowledges(answer.body):
+            raise Unwelcome(f"it answers {_beginning(answer.body)!r}, as no MLflow server does", "unsuitable")
 
     def info(self, target: Target, told: Row) -> None:
         self._ask(target, "POST", TRACES, {"trace": {"trace_info": told}})
@@ -131,12 +159,25 @@ class HttpSink:
         answer = self._wire.send(method, path, body, headers, self._credentials(target))
         _accept(answer)
         found = ask(orjson.loads, answer.body)
-        return found if isinstance(found, dict) else {}
+        if not isinstance(found, dict):
+            raise Unwelcome(f"it answers {_beginning(answer.body)!r}, as no MLflow server does", "unsuitable")
+        return found
 
 
 def _accept(answer: Answer) -> None:
     if not 200 <= answer.status < 300:
         raise outcome(answer.status, words(answer), answer.retry_after)
+
+
+def _acknowledges(body: bytes) -> bool:
+    """Return whether a 2xx to spans is MLflow's: a proxy may answer 200 with a page of its own, and keep nothing."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    return ask(ExportTraceServiceResponse.FromString, body) is not None or isinstance(ask(orjson.loads, body), dict)
+
+
+def _beginning(body: bytes) -> str:
+    return body[:60].decode("utf-8", "replace")
 
 
 def words(answer: Answer) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dspy_trace import settings as names
+from dspy_trace import surroundings
 from dspy_trace.export.places import stem
 from dspy_trace.export.target import Credential
 from dspy_trace.guard import ask
@@ -23,7 +24,7 @@ SHARED = "shared"
 
 _LOG_BYTES = 2**20
 
-_LACKS = re.compile(names.WORKER_LACKS)
+_LACKS = re.compile(surroundings.WORKER_LACKS)
 
 _AUTO = os.path.join("opentelemetry", "instrumentation", "auto_instrumentation")
 """Where ``opentelemetry-instrument`` has put a ``sitecustomize`` on the path."""
@@ -99,12 +100,15 @@ def spawn(
 
 def environment(credential: Credential | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment of a worker: the program's, less what would trace, measure or steer it."""
-    kept = {**names.WORKER_DEFAULTS, **{key: value for key, value in environ.items() if not _LACKS.fullmatch(key)}}
-    kept |= names.WORKER_SETS
+    kept = {
+        **surroundings.WORKER_DEFAULTS,
+        **{key: value for key, value in environ.items() if not _LACKS.fullmatch(key)},
+    }
+    kept |= surroundings.WORKER_SETS
     kept.pop(names.WORKER_CREDENTIAL, None)
     if credential is not None and credential.uri is not None:
         kept[names.WORKER_CREDENTIAL] = credential.uri
-    parts = kept.pop(names.PYTHON_PATH, "").split(os.pathsep)
+    parts = kept.pop(surroundings.PYTHON_PATH, "").split(os.pathsep)
     path = [part for part in parts if _is_inherited(part)]
     if any(map(_is_auto, parts)):
         # The same command has put the program's folder there.
@@ -113,7 +117,7 @@ def environment(credential: Credential | None, environ: Mapping[str, str] = os.e
     if home.name not in ("site-packages", "dist-packages") and str(home) not in path:
         path.append(str(home))  # a checkout that is not installed is found by its place
     if path:
-        kept[names.PYTHON_PATH] = os.pathsep.join(path)
+        kept[surroundings.PYTHON_PATH] = os.pathsep.join(path)
     return kept
 
 

@@ -48,7 +48,7 @@ class Spool(SpoolFile):
         now = time()
         with self.writing() as db:
             for batch in batches:
-                target = _target_id(db, batch.target, batch.target in sealed)
+                target = number_of(db, batch.target, batch.target in sealed)
                 # The worker takes what goes to a database; nobody holds it before.
                 until = now + FIRST_HOLD if batch.target.kind == "http" else 0.0
                 fields = (target, batch.trace_id, owner, owner, until, now, batch.spans, len(batch.payload))
@@ -58,7 +58,7 @@ class Spool(SpoolFile):
     def put_followup(self, target: Target, trace_id: str, kind: Kind, payload: bytes, owner: str, sealed: bool) -> None:
         """Write what follows a trace."""
         with self.writing() as db:
-            _follow(db, _target_id(db, target, sealed), trace_id, kind, payload, owner)
+            _follow(db, number_of(db, target, sealed), trace_id, kind, payload, owner)
 
     def targets(self, uri: str | None = None) -> list[tuple[int, Target, bool, str]]:
         """Return the targets known: id, target, whether a credential opens it, and the folder of the program."""
@@ -101,11 +101,11 @@ class Spool(SpoolFile):
             there = set()
             for batch in settled.batches:
                 if db.execute("DELETE FROM batches WHERE id = ?", (batch.id,)).rowcount:
-                    _count(db, batch.owner, "delivered", batch.spans)
+                    count(db, batch.owner, "delivered", batch.spans)
                     there.add((batch.trace_id, batch.owner))
             for dead in settled.dead:
                 if (dead.trace_id, dead.owner) in there:
-                    _count(db, dead.owner, "delivered", -dead.spans)
+                    count(db, dead.owner, "delivered", -dead.spans)
                     _bury(db, target_id, dead, now)
             for trace_id, payload, owner in settled.infos:
                 if (trace_id, owner) in there:
@@ -160,7 +160,7 @@ class Spool(SpoolFile):
                 if size <= self.most_bytes:
                     break
                 db.execute("DELETE FROM batches WHERE id = ?", (number,))
-                _count(db, owner, "dropped: spool full", spans)
+                count(db, owner, "dropped: spool full", spans)
                 size -= each
 
     def trim(self) -> None:
@@ -170,7 +170,7 @@ class Spool(SpoolFile):
             for owner, spans in db.execute(
                 "SELECT owner, sum(spans) FROM batches WHERE created < ? GROUP BY owner", (before,)
             ).fetchall():
-                _count(db, owner, "dropped: too old", spans)
+                count(db, owner, "dropped: too old", spans)
             for table in ("batches", "followups"):
                 db.execute(f"DELETE FROM {table} WHERE created < ?", (before,))
             self._bound_dead(db, before)
@@ -185,8 +185,8 @@ class Spool(SpoolFile):
             size += each
             if size > self.most_bytes // 4 or created < before:
                 db.execute("DELETE FROM dead WHERE id = ?", (number,))
-                _count(db, owner, "dead", -spans)
-                _count(db, owner, "dropped: dead letters full", spans)
+                count(db, owner, "dead", -spans)
+                count(db, owner, "dropped: dead letters full", spans)
 
 
 _PUT = """INSERT INTO batches (target, trace_id, owner, holder, until, created, spans, bytes, complete, payload, info)
@@ -199,7 +199,8 @@ _FOLLOWUPS = """SELECT id, trace_id, kind, payload, owner, created, tries FROM f
     AND NOT EXISTS (SELECT 1 FROM batches AS b WHERE b.trace_id = f.trace_id) ORDER BY id LIMIT ?"""
 
 
-def _target_id(db: sqlite3.Connection, target: Target, sealed: bool) -> int:
+def number_of(db: sqlite3.Connection, target: Target, sealed: bool) -> int:
+    """Return the number of a target, which is noted if it is new."""
     names = (target.uri, target.experiment_id or "", target.experiment_name or "")
     where = "uri = ? AND experiment_id = ? AND experiment_name = ?"
     found = db.execute(f"SELECT id, sealed FROM targets WHERE {where}", names).fetchone()
@@ -241,10 +242,11 @@ def _bury(db: sqlite3.Connection, target_id: int, dead: Dead, now: float) -> Non
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         values,
     )
-    _count(db, dead.owner, "dead", dead.spans)
+    count(db, dead.owner, "dead", dead.spans)
 
 
-def _count(db: sqlite3.Connection, owner: str, name: str, n: int) -> None:
+def count(db: sqlite3.Connection, owner: str, name: str, n: int) -> None:
+    """Add to the accounts of a process."""
     if n:
         db.execute(
             "INSERT INTO accounts VALUES (?, ?, ?) ON CONFLICT (owner, name) DO UPDATE SET n = n + excluded.n",

@@ -8,6 +8,7 @@ commit, so that a power failure may cost the last moments, never the file.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 import threading
@@ -54,6 +55,9 @@ CREATE TRIGGER batches_in AFTER INSERT ON batches BEGIN
 CREATE TRIGGER batches_out AFTER DELETE ON batches BEGIN
     UPDATE totals SET n = n - old.bytes WHERE name = 'bytes'; END;
 """
+
+
+_NAMES = frozenset(re.findall(r"CREATE TABLE (\w+)", TABLES))
 
 
 class Unusable(Exception):
@@ -120,6 +124,9 @@ class SpoolFile:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA:
                 raise Unusable(f"it was made by a newer dspy-trace (schema {version}, not {SCHEMA})")
+            there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if there and not there >= _NAMES:
+                raise Unusable("it is another program's database")
             if version == 0:
                 for statement in _statements(TABLES):
                     connection.execute(statement)
@@ -155,6 +162,19 @@ class SpoolFile:
             self.open()
             assert self._connection is not None
             return self._connection.execute(statement, values).fetchall()
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Let every :meth:`read` of the block see the same moment, whatever other processes write meanwhile."""
+        with self._lock:
+            self.open()
+            connection = self._connection
+            assert connection is not None
+            connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close it; it opens again at the next use. What was in memory is gone."""

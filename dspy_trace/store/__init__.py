@@ -37,10 +37,15 @@ class Store(Protocol):
     """One experiment of a tracking store, and every trace of the store by its id.
 
     Each method raises :class:`Unreadable`.
+
+    Attributes:
+        uri: tracking URI as MLflow takes it, with what opens a database.
     """
 
-    def newest(self, most: int) -> list[Summary]:
-        """Return the newest traces of the experiment, newest first."""
+    uri: str
+
+    def newest(self, most: int, condition: str | None = None) -> list[Summary]:
+        """Return the newest traces of the experiment that meet a condition of MLflow's search, newest first."""
         ...
 
     def beginning(self, identifier: str, most: int) -> list[Summary]:

@@ -18,9 +18,9 @@ from dspy_trace.export.outcomes import Undelivered
 from dspy_trace.export.sinks import RESTORE
 from dspy_trace.export.target import Credential, Target, without_secrets
 from dspy_trace.guard import ask, attempt
-from dspy_trace.settings import READER_SETS
 from dspy_trace.store import PAGE, Unknown, Unreadable, absent, reading
 from dspy_trace.store.traces import Summary, Trace
+from dspy_trace.surroundings import READER_SETS
 
 T = TypeVar("T")
 
@@ -47,10 +47,12 @@ class DatabaseStore:
             raise Unreadable(f"MLflow is not installed, and {target.uri} is read through it. {INSTALL}")
         for name, value in READER_SETS.items():
             os.environ.setdefault(name, value)
-        self._client = self._understood(lambda: _client(uri, file, revision))
+        self.uri = uri
+        """Tracking URI as MLflow takes it, with what opens it."""
+        self._client = self._understood(lambda: self._opened(file, revision))
 
-    def newest(self, most: int) -> list[Summary]:
-        return self._understood(lambda: self._search([self._experiment()], most))
+    def newest(self, most: int, condition: str | None = None) -> list[Summary]:
+        return self._understood(lambda: self._search([self._experiment()], most, condition))
 
     def beginning(self, identifier: str, most: int) -> list[Summary]:
         def search() -> list[Summary]:
@@ -74,6 +76,19 @@ class DatabaseStore:
 
     def experiments(self) -> list[str]:
         return self._understood(lambda: [one.name for one in self._experiments()])
+
+    def _opened(self, file: Path | None, revision: str | None) -> Any:
+        from mlflow import MlflowClient
+
+        if not self.uri.startswith("databricks"):
+            from sqlalchemy.engine import make_url
+
+            _check_revision(_revision_of_server(self.uri) if file is None else revision, self.uri)
+            url = make_url(self.uri)
+            if file is not None and not {"%", "?"} & set(str(file)) and not url.query:
+                # MLflow would make a folder of the quoted name.
+                self.uri = f"{url.drivername}:///{file}"
+        return MlflowClient(self.uri)
 
     def _unknown(self, trace_id: str, error: Exception | None) -> Exception:
         """Return what it means that MLflow gives no trace."""
@@ -125,21 +140,6 @@ class DatabaseStore:
             raise error
         told = error if isinstance(error, Undelivered) else meaning(error)
         raise Unreadable(f"{self._target.uri}: {told.words.rstrip('.')}. {told.remedy}") from error
-
-
-def _client(uri: str, file: Path | None, revision: str | None) -> Any:
-    from mlflow import MlflowClient
-
-    if uri.startswith("databricks"):
-        return MlflowClient(uri)
-    from sqlalchemy.engine import make_url
-
-    _check_revision(_revision_of_server(uri) if file is None else revision, uri)
-    url = make_url(uri)
-    if file is not None and not {"%", "?"} & set(str(file)) and not url.query:
-        # MLflow would make a folder of the quoted name.
-        uri = f"{url.drivername}:///{file}"
-    return MlflowClient(uri)
 
 
 def database_file(uri: str) -> Path | None:

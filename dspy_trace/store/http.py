@@ -35,12 +35,13 @@ class HttpStore:
     """
 
     def __init__(self, target: Target, credential: Credential | None, environ: Mapping[str, str]) -> None:
+        self.uri = target.uri
         self._target = target
         self._credential = credential
         self._wire = Wire(target.uri, environ, most=LARGEST)
 
-    def newest(self, most: int) -> list[Summary]:
-        return self._search([self._experiment()], most)
+    def newest(self, most: int, condition: str | None = None) -> list[Summary]:
+        return self._search([self._experiment()], most, condition)
 
     def beginning(self, identifier: str, most: int) -> list[Summary]:
         ids = [one["experiment_id"] for one in self._experiments()]

@@ -125,6 +125,9 @@ TRACE_USAGE: Final = "mlflow.trace.tokenUsage"
 TRACE_COST: Final = "mlflow.trace.cost"
 """Trace metadata: sum of the cost, as JSON. Example: ``{"total_cost":0.00021}``."""
 
+TRACE_SESSION: Final = "mlflow.trace.session"
+"""Session of a trace, in its metadata. Example: ``chat-42``."""
+
 STORED_NAME: Final = "mlflow.traceName"
 """Trace tag: its name. Example: ``HelpDesk``."""
 

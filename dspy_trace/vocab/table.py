@@ -23,7 +23,8 @@ LOG_KEYS = KEYS.with_name("log_keys.py")
 AGENT_KEYS = KEYS.with_name("agent_keys.py")
 """Where those of agents and attempts stand."""
 
-_EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
+EXAMPLE = re.compile(r"\s*Example(?: attributes?)?:\s*(.+)\.\s*$")
+"""The end of a constant's docstring."""
 
 
 class Entry(NamedTuple):
@@ -49,12 +50,12 @@ def entries(source: Path = KEYS) -> Iterator[Entry]:
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             constant = statement.target.id
-            told = " ".join(_docstring(following).split())
-            example = _EXAMPLE.search(told)
+            told = " ".join(docstring(following).split())
+            example = EXAMPLE.search(told)
             if example is None or statement.value is None:
                 raise ValueError(f"{source.stem}.{constant} needs a docstring that ends in 'Example: ``...``.'")
             value = told[: example.start()].rstrip(".")
-            yield Entry(constant, ast.literal_eval(statement.value), _markdown(value), _markdown(example[1]))
+            yield Entry(constant, ast.literal_eval(statement.value), markdown(value), markdown(example[1]))
 
 
 def table() -> str:
@@ -84,13 +85,15 @@ def metrics() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _docstring(statement: ast.stmt | None) -> str:
+def docstring(statement: ast.stmt | None) -> str:
+    """Return what stands beneath a constant."""
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
         return str(statement.value.value)
     return ""
 
 
-def _markdown(text: str) -> str:
+def markdown(text: str) -> str:
+    """Return a docstring as a cell of a table."""
     return text.replace("``", "`").replace("|", "\\|")
 
 

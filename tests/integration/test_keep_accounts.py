@@ -131,6 +131,8 @@ EMPTY = {
     "filtered": 0,
     "dropped": {},
     "retried": 0,
+    "bytes": 0,
+    "age": 0.0,
 }
 
 

@@ -91,16 +91,35 @@ def test_zero_code(tmp_path: Path, scripted_lm: ScriptedLM) -> None:
     assert '"name": "chat gpt-4o-mini"' in printed
 
 
+def test_run(tmp_path: Path, scripted_lm: ScriptedLM) -> None:
+    """The shorter zero-code command traces ``app.py`` into a new ``mlflow.db``, where it is shown once written."""
+    app = next(program for program in PROGRAMS if "dspy_trace" not in program)
+    (tmp_path / "app.py").write_text(app)
+    command = next(line for line in COMMANDS if line.startswith("dspy-trace run"))
+    run(command.split(), tmp_path, **openai(scripted_lm), **spool(tmp_path))
+    printed = run(["dspy-trace", "show"], tmp_path, **spool(tmp_path), COLUMNS="60")
+    assert shape(printed[printed.index("invoke_workflow") :]) == ["invoke_workflow Predict", "└── chat gpt-4o-mini"]
+
+
 def test_the_demo_prints_the_tree_that_the_readme_shows(tmp_path: Path, real_lm: object) -> None:
-    """The demo's tree has the shape of the README's; times and tokens are the machine's and the model's own."""
+    """The demo's tree has the shape of the README's; times and tokens are the machine's and the model's own.
+
+    The same is in the new ``mlflow.db``, and `dspy-trace show` waits until it is.
+    """
     assert "pip install uv && uv run dspy-trace demo" in COMMANDS
-    printed = run(["dspy-trace", "demo"], tmp_path, COLUMNS="120")
-    assert shape(blocks("text")[0]) == shape(printed[printed.index("invoke_workflow") :])
+    printed = run(["dspy-trace", "demo"], tmp_path, **spool(tmp_path), COLUMNS="120")
+    tree = printed[printed.index("invoke_workflow") :].partition("\n\n")[0]
+    assert shape(blocks("text")[0]) == shape(tree)
+    assert "20 spans, 7 LM calls, 1 of them answered by the cache" in printed
+    shown = run(["dspy-trace", "show"], tmp_path, **spool(tmp_path), COLUMNS="120")
+    message = "  the carrier did not answer for order 1042"  # content, which MLflow has and the terminal was not given
+    assert shape(shown[shown.index("invoke_workflow") :].replace(message, "")) == shape(tree)
 
 
 NUMBERS = re.compile(r"\s+[\d.]+ m?s\b|\s+\d+ > \d+ tokens|\s+\$[\d.]+")
 
 
 def shape(tree: str) -> list[str]:
-    """Return the lines of a tree without its numbers."""
-    return [NUMBERS.sub("", line).rstrip() for line in tree.strip().splitlines()]
+    """Return the lines of a tree without its numbers and bars."""
+    lines = [NUMBERS.sub("", line) for line in tree.strip().splitlines()]
+    return [re.sub(r"\s+[━╸╺·]+$", "", line).rstrip() for line in lines]

@@ -16,8 +16,8 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -124,10 +124,17 @@ def mlflow_server(made_database: Path, tmp_path_factory: pytest.TempPathFactory)
     """Give ``mlflow server`` on a database of its own. Tests keep apart by experiments of their own."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copyfile(made_database, folder / "mlflow.db")
+    with serving(folder, f"sqlite:///{folder / 'mlflow.db'}") as server:
+        yield server
+
+
+@contextmanager
+def serving(folder: Path, store: str) -> Generator[MlflowServer]:
+    """Give ``mlflow server`` on a store, with its artifacts in a folder."""
     port = free_port()
     with (folder / "log").open("w+b") as log:
         process = subprocess.Popen(
-            _command(folder, port),
+            _command(folder, store, port),
             cwd=folder,
             env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
             stdin=subprocess.DEVNULL,
@@ -147,21 +154,10 @@ def mlflow_server(made_database: Path, tmp_path_factory: pytest.TempPathFactory)
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _command(folder: Path, port: int) -> list[str]:
-    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder)]
-    return [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        *store,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
+def _command(folder: Path, store: str, port: int) -> list[str]:
+    where = ["--backend-store-uri", store, "--artifacts-destination", str(folder)]
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    return [sys.executable, "-m", "mlflow", "server", *where, *address, "--workers", "1"]
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
@@ -176,6 +172,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: IO[bytes]) ->
 
 
 def free_port() -> int:
+    """Return a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

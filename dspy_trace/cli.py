@@ -11,6 +11,7 @@ from dspy_trace.commands.dead_letters import dead_letters
 from dspy_trace.commands.demo import demo
 from dspy_trace.commands.doctor import doctor
 from dspy_trace.commands.flush import flush
+from dspy_trace.commands.model import model
 from dspy_trace.commands.run import run
 from dspy_trace.commands.stats import stats
 from dspy_trace.commands.traces import ls, show
@@ -37,7 +38,7 @@ def main() -> None:
     """Tracing for DSPy programs."""
 
 
-for command in (dead_letters, demo, doctor, flush, ls, run, show, stats, ui, watch):
+for command in (dead_letters, demo, doctor, flush, ls, model, run, show, stats, ui, watch):
     main.add_command(command)
 
 if __name__ == "__main__":

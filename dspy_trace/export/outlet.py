@@ -17,11 +17,13 @@ from operator import methodcaller
 from typing import Any
 
 import orjson
+from opentelemetry.context import get_current
 from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, TracerProvider, get_current_span
 
 from dspy_trace import settings as names
+from dspy_trace.context import MODEL
 from dspy_trace.export.items import Batch, Counters
 from dspy_trace.export.mlflow import row
 from dspy_trace.export.mlflow_info import TraceFacts
@@ -143,6 +145,9 @@ class Outlet:
                 self._refused.add(str(refused))
                 logger.warning("dspy-trace: traces are not kept: %s", refused)
             return
+        model_id = get_current().get(MODEL)
+        if model_id is not None:
+            trace.about["model_id"] = model_id
         if "mlflow" in sys.modules:
             shielded("asking mlflow", self._ask_mlflow, trace)
         self._credentials[trace.destination] = credential

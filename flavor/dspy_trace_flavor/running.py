@@ -1,0 +1,81 @@
+"""Calls of a loaded program: under its own settings, linked to its model, one or many."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import Any
+
+from dspy_trace.guard import ask, attempt
+from dspy_trace.sessions import of_model
+from dspy_trace_flavor.rows import Row
+from dspy_trace_flavor.untyped import untyped
+
+
+class Runner:
+    """Runs a program.
+
+    Args:
+        program: the program.
+        settings: DSPy's settings that it was saved with, laid over those of the process during its calls alone.
+        model_id: MLflow's id of the model, for its traces.
+    """
+
+    def __init__(self, program: Any, settings: Mapping[str, Any], model_id: str | None = None) -> None:
+        self.program = program
+        self.settings = dict(settings)
+        self.model_id = model_id
+        self.is_async = _only_async(type(program))
+
+    @contextmanager
+    def context(self, lm_kwargs: Mapping[str, Any] | None = None, **more: Any) -> Generator[None]:
+        """Have the model's settings in force in this thread or task, and its LM with some parameters changed."""
+        dspy = untyped("dspy")
+
+        changed = {**self.settings, **more}
+        lm = changed.get("lm") or dspy.settings.lm
+        if lm_kwargs and lm is not None:
+            changed["lm"] = lm.copy(**lm_kwargs)
+        with dspy.context(**changed), of_model(self.model_id):
+            yield
+
+    def call(self, row: Row) -> Any:
+        """Run one row, whatever runs in this thread."""
+        if not self.is_async:
+            return self.program(**row)
+        if ask(asyncio.get_running_loop) is None:
+            return asyncio.run(self.program.acall(**row))
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(copy_context().run, asyncio.run, self.program.acall(**row)).result()
+
+    def batch(self, rows: list[Row], num_threads: int | None) -> list[tuple[Any, Exception | None]]:
+        """Run rows on DSPy's own threads; return, in their order, what each gave or raised."""
+        dspy = untyped("dspy")
+
+        given = {"num_threads": num_threads, "disable_progress_bar": True, "timeout": 0}
+        known = inspect.signature(dspy.Parallel.__init__).parameters
+        parallel = dspy.Parallel(**{name: value for name, value in given.items() if name in known})
+        done: list[Any] = parallel([(attempt, (self.call, row)) for row in rows])
+        return done
+
+    async def acall(self, row: Row) -> Any:
+        """Run one row without blocking the event loop."""
+        dspy = untyped("dspy")
+
+        if self.is_async or type(self.program).__module__.startswith("dspy."):
+            return await self.program.acall(**row)
+        return await dspy.asyncify(self.program)(**row)
+
+
+def _only_async(cls: type) -> bool:
+    """Return whether the nearest class that defines a way to run has the asynchronous one only."""
+    for base in cls.__mro__:
+        if "forward" in base.__dict__:
+            return False
+        if "aforward" in base.__dict__:
+            return True
+    return False

@@ -1,0 +1,1 @@
+"""The flavor: programs as MLflow models."""

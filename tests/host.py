@@ -106,6 +106,8 @@ def _error(error: BaseException | None) -> Any:
 
 def _stable(text: str) -> str:
     text = re.sub(r"127\.0\.0\.1:\d+", "SERVER", text)
+    # How often a progress bar is drawn, and what it says of the pace, depends on the time it takes.
+    text = re.sub(r"[^\r\n]*\d+%\|[^\r\n]*[\r\n]*", "", text)
     return re.sub(r"0x[0-9a-f]{6,}", "ADDRESS", text)
 
 

@@ -26,6 +26,7 @@ def nothing_known(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:  # the f
     monkeypatch.setattr(secrets, "_known", {})
     monkeypatch.setattr(secrets, "_inherited", {})
     monkeypatch.setattr(secrets, "_passing", {})
+    monkeypatch.setattr(secrets, "_passing", {})
     monkeypatch.setattr(secrets, "_finder", None)
     monkeypatch.setattr(secrets, "_environment", {})
     monkeypatch.setattr(secret_places, "_seen", {})

@@ -32,6 +32,7 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "_known", {})
     monkeypatch.setattr(secrets, "_inherited", {})
     monkeypatch.setattr(secrets, "_passing", {})
+    monkeypatch.setattr(secrets, "_passing", {})
     monkeypatch.setattr(secrets, "_finder", None)
     monkeypatch.setattr(secret_places, "_seen", {})
 

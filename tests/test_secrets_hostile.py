@@ -21,6 +21,7 @@ def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins with no secret known."""
     monkeypatch.setattr(secrets, "_known", {})
     monkeypatch.setattr(secrets, "_inherited", {})
+    monkeypatch.setattr(secrets, "_passing", {})
     monkeypatch.setattr(secrets, "_finder", None)
 
 

@@ -12,8 +12,6 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
-from operator import methodcaller
 from typing import Any
 
 import orjson
@@ -24,6 +22,7 @@ from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, TracerP
 
 from dspy_trace import settings as names
 from dspy_trace.context import MODEL
+from dspy_trace.export.around import ask_mlflow
 from dspy_trace.export.items import Batch, Counters
 from dspy_trace.export.mlflow import row
 from dspy_trace.export.mlflow_info import TraceFacts
@@ -149,31 +148,8 @@ class Outlet:
         if model_id is not None:
             trace.about["model_id"] = model_id
         if "mlflow" in sys.modules:
-            shielded("asking mlflow", self._ask_mlflow, trace)
+            shielded("asking mlflow", ask_mlflow, trace, follow_run=self.experiment is None)
         self._credentials[trace.destination] = credential
-
-    def _ask_mlflow(self, trace: LiveTrace) -> None:
-        """Note the run that is active and MLflow's own span around ours, where the program uses mlflow."""
-        mlflow = sys.modules["mlflow"]
-        # Without its full package, or while another thread imports it, mlflow lacks some of these.
-        run = ask(methodcaller("active_run"), mlflow)
-        if run is not None and self._is_there(mlflow, trace.destination):
-            trace.about["run_id"] = run.info.run_id
-            if self.experiment is None:
-                # As MLflow has it: the page of a run shows what is in the run's experiment.
-                trace.destination = replace(
-                    trace.destination, experiment_id=run.info.experiment_id, experiment_name=None
-                )
-        span = ask(methodcaller("get_current_active_span"), mlflow)
-        trace_id, span_id = getattr(span, "trace_id", None), getattr(span, "span_id", None)
-        if isinstance(trace_id, str) and trace_id.startswith("tr-") and isinstance(span_id, str):
-            trace.mlflow_trace_id = int(trace_id[3:], 16)
-            trace.mlflow_parent_id = int(span_id, 16)
-
-    def _is_there(self, mlflow: Any, where: Target) -> bool:
-        """Return whether mlflow writes to the same store, where its runs are."""
-        theirs = ask(lambda: target(mlflow.get_tracking_uri(), None, os.environ)[0])
-        return theirs is not None and theirs.uri == where.uri
 
     def _write(self, decided: list[tuple[LiveTrace, list[Ended]]]) -> None:
         learn_environment()

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
-from dspy_trace.secrets import scrub_text
-
 logger = logging.getLogger("dspy_trace")
 
 
 def _without_secrets(record: logging.LogRecord) -> bool:
     """Take secrets out of a line of our own log, its traceback included; a filter of ``logging``."""
+    from dspy_trace.secrets import scrub_text
+
     message = record.getMessage()
     hidden = scrub_text(message)
     if hidden != message:

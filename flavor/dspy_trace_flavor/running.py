@@ -30,6 +30,9 @@ class Runner:
         self.settings = dict(settings)
         self.model_id = model_id
         self.is_async = _only_async(type(program))
+        # DSPy's threads have a progress bar, if only a silent one, and tqdm makes its lock when the first bar is drawn:
+        # two first batches at once would have one each, and one of them would fail.
+        ask(untyped("tqdm").tqdm.get_lock)
 
     @contextmanager
     def context(self, lm_kwargs: Mapping[str, Any] | None = None, **more: Any) -> Generator[None]:

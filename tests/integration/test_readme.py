@@ -12,7 +12,10 @@ import pytest
 
 from tests.parts.scripted_lm import API_KEY, ScriptedLM
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+FILE = Path(__file__).parents[2] / "README.md"
+if not FILE.exists():
+    pytest.skip("there is no README beside an installed wheel", allow_module_level=True)
+README = FILE.read_text()
 SECONDS = 110
 
 pytestmark = pytest.mark.integration

@@ -126,16 +126,18 @@ def test_metrics_and_events_arrive_too(collector: Collector, real_lm: LMServer) 
         OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
         OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT="EVENT_ONLY",
     )
-    spans = collector.recorder.wait_for(9)
+    spans = collector.recorder.wait_for(20)
     chats = {span["span_id"]: span for span in spans if span["name"] == f"chat {MODEL}"}
+    asked = [span for span in chats.values() if not span["attributes"]["dspy.lm.cache_hit"]]
     metrics = collector.recorder.wait_for_metrics("gen_ai.client.operation.duration", "gen_ai.client.token.usage")
-    (duration,) = metrics["gen_ai.client.operation.duration"].histogram.data_points
-    assert duration.count == len(chats) == 4
-    assert len(duration.explicit_bounds) == 14
+    durations = metrics["gen_ai.client.operation.duration"].histogram.data_points
+    assert sum(point.count for point in durations) == len(asked) == len(chats) - 1
+    assert {len(point.explicit_bounds) for point in durations} == {14}
     told = sum(point.sum for point in metrics["gen_ai.client.token.usage"].histogram.data_points)
     kinds = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens")
-    assert told == sum(span["attributes"][kind] for span in chats.values() for kind in kinds)
-    assert metrics["dspy.adapter.parse_failures"].sum.data_points[0].as_int == 2
+    assert told == sum(span["attributes"][kind] for span in asked for kind in kinds)
+    failures = [event for span in spans for event in span["events"] if event["name"] == "dspy.adapter.parse_error"]
+    assert metrics["dspy.adapter.parse_failures"].sum.data_points[0].as_int == len(failures) > 0
     events = [event for event in collector.recorder.events() if event["scope"] == "dspy_trace"]
     assert {event["span_id"] for event in events} == chats.keys()
     assert {event["name"] for event in events} == {"gen_ai.client.inference.operation.details"}
@@ -151,5 +153,12 @@ def test_a_program_without_dspy_pays_nothing() -> None:
         OTEL_TRACES_EXPORTER="none",
     )
     assert printed.strip() == str(
-        ["dspy_trace", "dspy_trace._version", "dspy_trace.guard", "dspy_trace.instrumentor", "dspy_trace.settings"]
+        [
+            "dspy_trace",
+            "dspy_trace._version",
+            "dspy_trace.guard",
+            "dspy_trace.instrumentor",
+            "dspy_trace.settings",
+            "dspy_trace.words",
+        ]
     )

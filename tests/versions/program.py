@@ -225,7 +225,7 @@ def outcome(program: Program, server: ScriptedLM) -> tuple[str, list[str]]:
 def in_place() -> list[Any]:
     """Return what stands where a row of the table puts something."""
     found = []
-    for row in rows_for("full", VERSION):
+    for row in rows_for(("full", False), VERSION):
         module = sys.modules.get(row.module)
         cls, _, name = row.target.rpartition(".")
         owner = getattr(module, cls, None) if cls else module

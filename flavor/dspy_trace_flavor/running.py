@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,9 +29,6 @@ class Runner:
         self.settings = dict(settings)
         self.model_id = model_id
         self.is_async = _only_async(type(program))
-        # DSPy's threads have a progress bar, if only a silent one, and tqdm makes its lock when the first bar is drawn:
-        # two first batches at once would have one each, and one of them would fail.
-        ask(untyped("tqdm").tqdm.get_lock)
 
     @contextmanager
     def context(self, lm_kwargs: Mapping[str, Any] | None = None, **more: Any) -> Generator[None]:
@@ -56,14 +52,11 @@ class Runner:
             return pool.submit(copy_context().run, asyncio.run, self.program.acall(**row)).result()
 
     def batch(self, rows: list[Row], num_threads: int | None) -> list[tuple[Any, Exception | None]]:
-        """Run rows on DSPy's own threads; return, in their order, what each gave or raised."""
-        dspy = untyped("dspy")
-
-        given = {"num_threads": num_threads, "disable_progress_bar": True, "timeout": 0}
-        known = inspect.signature(dspy.Parallel.__init__).parameters
-        parallel = dspy.Parallel(**{name: value for name, value in given.items() if name in known})
-        done: list[Any] = parallel([(attempt, (self.call, row)) for row in rows])
-        return done
+        """Run rows on threads, under the settings and in the trace of this one; return what each gave or raised."""
+        # Not by dspy.Parallel: it clears tqdm's list of progress bars, and of two at once one fails over it.
+        with ThreadPoolExecutor(num_threads or untyped("dspy").settings.num_threads) as pool:
+            done = [pool.submit(copy_context().run, attempt, self.call, row) for row in rows]
+            return [one.result() for one in done]
 
     async def acall(self, row: Row) -> Any:
         """Run one row without blocking the event loop."""

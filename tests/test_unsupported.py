@@ -58,6 +58,8 @@ def packages(tmp_path: Path) -> Path:
         for found in Path(sysconfig.get_paths()[kind]).iterdir():
             if found.name != "dspy" and not found.name.startswith("dspy-") and not (folder / found.name).exists():
                 (folder / found.name).symlink_to(found)
+    if not (folder / "dspy_trace").exists():  # a development install is no package there
+        (folder / "dspy_trace").symlink_to(Path(dspy_trace.__file__).parent)
     return folder
 
 
@@ -70,10 +72,9 @@ def install(folder: Path, version: str) -> None:
 
 def run(packages: Path) -> tuple[list[str], list[str]]:
     """Instrument in a process that sees only `packages`; return the lines that it prints and those that it logs."""
-    ours = str(Path(dspy_trace.__file__).parents[1])
     # Without site, no installed package is seen but those.
     done = subprocess.run(
-        [sys.executable, "-S", "-c", f"import sys\nsys.path[:0] = {[str(packages), ours]!r}\n{PROGRAM}"],
+        [sys.executable, "-S", "-c", f"import sys\nsys.path.insert(0, {str(packages)!r})\n{PROGRAM}"],
         cwd=packages,
         env={name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COVERAGE_"))},
         capture_output=True,

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,34 +17,13 @@ import dspy_trace
 from dspy_trace.wrapping import leftovers
 from tests.delivery import eventually
 from tests.outlets import Kept, dummy, kept  # noqa: F401  # a fixture
+from tests.pair import TREE as TWO
+from tests.pair import Pair
 
 ONE = """
 > invoke_workflow Predict
   chat dummy
 """
-
-TWO = """
-> invoke_workflow Pair
-  Predict first
-    chat dummy
-  Predict second
-    chat dummy
-"""
-
-
-class Pair(dspy.Module):
-    """Asks twice, and does something of the test's in between."""
-
-    def __init__(self, between: Callable[[], Any] = lambda: None) -> None:
-        super().__init__()
-        self.first = dspy.Predict("question -> answer")
-        self.second = dspy.Predict("question -> answer")
-        self.between = between
-
-    def forward(self, question: str) -> dspy.Prediction:
-        self.first(question=question)
-        self.between()
-        return self.second(question=question)
 
 
 def ask(question: str = "Why?", **settings: Any) -> str:

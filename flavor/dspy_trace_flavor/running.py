@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from dspy_trace.guard import ask, attempt
@@ -49,22 +50,47 @@ class Runner:
         if ask(asyncio.get_running_loop) is None:
             return asyncio.run(self.program.acall(**row))
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(copy_context().run, asyncio.run, self.program.acall(**row)).result()
+            return pool.submit(carried(asyncio.run), self.program.acall(**row)).result()
 
     def batch(self, rows: list[Row], num_threads: int | None) -> list[tuple[Any, Exception | None]]:
         """Run rows on threads, under the settings and in the trace of this one; return what each gave or raised."""
         # Not by dspy.Parallel: it clears tqdm's list of progress bars, and of two at once one fails over it.
         with ThreadPoolExecutor(num_threads or untyped("dspy").settings.num_threads) as pool:
-            done = [pool.submit(copy_context().run, attempt, self.call, row) for row in rows]
+            done = [pool.submit(carried(attempt), self.call, row) for row in rows]
             return [one.result() for one in done]
 
     async def acall(self, row: Row) -> Any:
         """Run one row without blocking the event loop."""
-        dspy = untyped("dspy")
-
         if self.is_async or type(self.program).__module__.startswith("dspy."):
             return await self.program.acall(**row)
-        return await dspy.asyncify(self.program)(**row)
+        return await on_thread(self.program, row)
+
+
+def carried(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that runs in the context and under the settings of this thread, on whichever it is called."""
+    dspy = untyped("dspy")
+
+    context, settings = copy_context(), dict(dspy.settings.config)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        # Before DSPy 3, settings are the thread's and not in the context.
+        with dspy.context(**settings):
+            return function(*args, **kwargs)
+
+    return partial(context.run, run)
+
+
+async def on_thread(program: Callable[..., Any], row: Row) -> Any:
+    """Run one row on a thread, without blocking the event loop.
+
+    Not by ``dspy.asyncify``: it limits the threads of the whole process, and a call that waits for its turn is woken
+    without a word to its own event loop. Of more streams at once than that limit, each in a loop of its own, some
+    would wait for ever.
+    """
+    anyio, to_thread = untyped("anyio"), untyped("anyio.to_thread")
+
+    alone = anyio.CapacityLimiter(1)
+    return await to_thread.run_sync(carried(partial(program, **row)), abandon_on_cancel=True, limiter=alone)
 
 
 def _only_async(cls: type) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from dspy_trace.guard import ask
 from dspy_trace_flavor import fields
 from dspy_trace_flavor.rows import Row, output
-from dspy_trace_flavor.running import Runner
+from dspy_trace_flavor.running import Runner, on_thread
 from dspy_trace_flavor.untyped import untyped
 
 _END = object()
@@ -85,7 +85,17 @@ def _begin(runner: Runner, row: Row, chosen: dict[str, tuple[str, Any]]) -> Any:
         dspy.streaming.StreamListener(signature_field_name=field, predict=predictor, predict_name=name, **more)
         for field, (name, predictor) in chosen.items()
     ]
-    begin = dspy.streamify(
-        runner.program, stream_listeners=listeners, async_streaming=False, is_async_program=runner.is_async
-    )
+    program = runner.program if runner.is_async else _OnThread(runner.program)
+    begin = dspy.streamify(program, stream_listeners=listeners, async_streaming=False, is_async_program=True)
     return begin(**row)
+
+
+class _OnThread:
+    """What DSPy's ``streamify`` takes for an asynchronous program."""
+
+    def __init__(self, program: Any) -> None:
+        self._program = program
+        self.named_predictors = program.named_predictors
+
+    async def acall(self, **row: Any) -> Any:
+        return await on_thread(self._program, row)

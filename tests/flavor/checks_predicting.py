@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -18,7 +20,7 @@ from mlflow.exceptions import MlflowException
 import dspy_trace_flavor as flavor
 from dspy_trace_flavor import schema
 from tests.flavor import bureau
-from tests.parts.scripted_answers import fill
+from tests.parts.scripted_answers import Reply, fill
 from tests.parts.scripted_lm import ScriptedLM
 
 
@@ -193,6 +195,24 @@ def test_streams(scripted_lm: ScriptedLM) -> None:
     next(begun)
     assert dict(dspy.settings.config) == before
     begun.close()
+
+
+def test_many_streams_at_once(scripted_lm: ScriptedLM) -> None:
+    """None waits for another, though they are more than the threads that DSPy's `asyncify` has for all event loops."""
+    streams = dspy.settings.async_max_workers + 4
+    together = threading.Barrier(streams)
+
+    def answer(body: Any) -> Reply:
+        together.wait(60)
+        return fill(body, answer="one two three")
+
+    program = dspy.Predict("question -> answer")
+    program.lm = scripted_lm.lm()
+    scripted_lm.answer = answer
+    model = loaded(program)
+    with ThreadPoolExecutor(streams) as pool:
+        given = list(pool.map(lambda _: list(model.predict_stream({"question": "q"})), range(streams)))
+    assert ["".join(record["chunk"] for record in records) for records in given] == ["one two three"] * streams
 
 
 def test_what_cannot_stream_does_not_offer_it() -> None:

@@ -138,9 +138,6 @@ def served(project: Project, ids: dict[str, str], new_database: Path) -> Iterato
             server.close()
 
 
-@pytest.mark.xfail(
-    strict=False, reason="in some runs one client of sixteen gets no answer in time; the cause is not known"
-)
 def test_serving(
     project: Project,
     served: dict[str, Served],

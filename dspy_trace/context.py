@@ -23,9 +23,6 @@ SESSION: Final = create_key("dspy-trace-session")
 CALL: Final = create_key("dspy-trace-call")
 """Key of the innermost observed call."""
 
-MODEL: Final = create_key("dspy-trace-model")
-"""Key of the id of MLflow's model that calls belong to."""
-
 # Both keys are private names of OpenTelemetry's; what its public functions write tells them.
 SPAN: Final[str] = next(iter(set_span_in_context(INVALID_SPAN, Context())))
 """Key of the current span."""

@@ -46,6 +46,7 @@ class ModuleCall(Fact):
     demos: int | None = None
     program: Any = None
     version: str | None = None
+    model_id: str | None = None
     output: Any = None
     steps_before: int = 0
     iterations: int | None = None

@@ -81,17 +81,3 @@ def session(
         yield
     finally:
         place.leave(token, context)
-
-
-@contextmanager
-def of_model(model_id: str | None) -> Generator[None]:
-    """Say which of MLflow's models the calls of a ``with`` block belong to; ``None`` leaves it as it is."""
-    if model_id is None:
-        yield
-        return
-    context = set_value(place.MODEL, model_id, get_current())
-    token = attach(context)
-    try:
-        yield
-    finally:
-        place.leave(token, context)

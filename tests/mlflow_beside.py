@@ -24,6 +24,8 @@ class Copy(SpanProcessor):
     """Makes a row of every span that ends, with what travelled beside it."""
 
     def __init__(self) -> None:
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(self)
         self.rows: list[Row] = []
         self.beside_of: dict[str, Mapping[str, Any]] = {}
         self.facts: dict[int, TraceFacts] = {}
@@ -69,10 +71,8 @@ class Copy(SpanProcessor):
 def rows(**asked: Any) -> Iterator[Copy]:
     """Observe DSPy for the length of the block as ``autolog()`` does, and make rows of its spans."""
     copy = Copy()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(copy)
     instrumentor = DSPyInstrumentor()
-    instrumentor.instrument(tracer_provider=provider, _outlet=copy, **asked)
+    instrumentor.instrument(tracer_provider=copy.provider, _outlet=copy, **asked)
     try:
         yield copy
     finally:

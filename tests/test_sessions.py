@@ -11,8 +11,10 @@ import dspy
 import pytest
 
 import dspy_trace
+from dspy_trace.points.programs import loaded_from
 from dspy_trace.testing import Recording
 from tests.balanced import balanced
+from tests.mlflow_beside import rows
 from tests.parts.scripted_lm import ScriptedLM
 from tests.parts.scripted_wire import embedding
 
@@ -117,3 +119,16 @@ def test_wrong_types_are_refused(wrong: Any) -> None:
     """A mistake in the program is told at once."""
     with pytest.raises(TypeError, match=next(iter(wrong))), dspy_trace.session(**wrong):
         pass
+
+
+def test_the_model_that_a_program_was_loaded_from(scripted_lm: ScriptedLM) -> None:
+    """Its calls are linked to it, whatever is above or beside them; those of another program are not."""
+    loaded, other = dspy.Predict(ASK), dspy.Predict(ASK)
+    loaded_from(loaded, "m-1")
+    with rows() as copy, dspy.context(lm=scripted_lm.lm()):
+        with copy.provider.get_tracer("host").start_as_current_span("POST /ask"):
+            other(question="?")
+            loaded(question="?")
+        other(question="?")
+    assert [facts.info({}) for facts in copy.facts.values()] == [{"metadata": {"mlflow.modelId": "m-1"}}, None]
+    assert "m-1" not in json.dumps(copy.rows)

@@ -1,4 +1,4 @@
-"""What MLflow, where the program uses it, has around a trace of ours: its run and its own span."""
+"""What MLflow, where the program uses it, has around a trace of ours: its run, model and own span."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dspy_trace.guard import ask
 
 
 def ask_mlflow(trace: LiveTrace, *, follow_run: bool) -> None:
-    """Note the run that is active and MLflow's own span; on the program's thread, when the trace begins.
+    """Note the run and the model that are active and MLflow's own span; on the program's thread, when the trace begins.
 
     Args:
         trace: what is known of it; its destination has been read.
@@ -22,10 +22,11 @@ def ask_mlflow(trace: LiveTrace, *, follow_run: bool) -> None:
     """
     mlflow = sys.modules["mlflow"]
     # Without its full package, or while another thread imports it, mlflow lacks some of these.
-    run = ask(methodcaller("active_run"), mlflow)
-    if run is not None and _writes_to(mlflow, trace.destination):
-        trace.about["run_id"] = run.info.run_id
-        if follow_run:
+    run, model_id = ask(methodcaller("active_run"), mlflow), ask(methodcaller("get_active_model_id"), mlflow)
+    if (run is not None or model_id is not None) and _writes_to(mlflow, trace.destination):
+        trace.about["model_id"] = model_id
+        trace.about["run_id"] = run.info.run_id if run is not None else None
+        if run is not None and follow_run:
             trace.destination = replace(trace.destination, experiment_id=run.info.experiment_id, experiment_name=None)
     span = ask(methodcaller("get_current_active_span"), mlflow)
     trace_id, span_id = getattr(span, "trace_id", None), getattr(span, "span_id", None)

@@ -15,13 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from opentelemetry.context import get_current
 from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace import TracerProvider as SDKTracerProvider
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, TracerProvider, get_current_span
 
 from dspy_trace import settings as names
-from dspy_trace.context import MODEL
 from dspy_trace.export.around import ask_mlflow
 from dspy_trace.export.items import Batch, Counters
 from dspy_trace.export.mlflow import row
@@ -144,9 +142,6 @@ class Outlet:
                 self._refused.add(str(refused))
                 logger.warning("dspy-trace: traces are not kept: %s", refused)
             return
-        model_id = get_current().get(MODEL)
-        if model_id is not None:
-            trace.about["model_id"] = model_id
         if "mlflow" in sys.modules:
             shielded("asking mlflow", ask_mlflow, trace, follow_run=self.experiment is None)
         self._credentials[trace.destination] = credential

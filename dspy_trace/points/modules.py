@@ -8,7 +8,7 @@ from typing import Any
 
 from dspy_trace.facts import Fact, ModuleCall
 from dspy_trace.points import Args, Kwargs, agents
-from dspy_trace.points.programs import Spot, View
+from dspy_trace.points.programs import Spot, View, models
 
 DSPY_OWN_ARGUMENTS = frozenset({"signature", "new_signature", "demos", "config", "lm", "_trace"})
 """Keyword arguments that DSPy's modules take besides their inputs. ``config`` may hold an API key."""
@@ -45,6 +45,8 @@ class ModuleReader:
             fact.version = view.program.version
         else:
             fact.path = spot.path or None
+        if models:
+            fact.model_id = models.get(id(instance))
         return fact
 
     def end(self, fact: ModuleCall, instance: Any, result: Any, error: BaseException | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -137,6 +137,15 @@ class View:
 
 
 _programs: dict[int, Program] = {}
+
+models: Final[dict[int, str]] = {}
+"""MLflow's ids of the models that programs were loaded from, by the programs' own ``id()``."""
+
+
+def loaded_from(program: Any, model_id: str) -> None:
+    """Say which of MLflow's models a program was loaded from: traces of its calls are linked to it."""
+    models[id(program)] = model_id
+    weakref.finalize(program, models.pop, id(program), None).atexit = False
 
 
 def program_of(module: Any) -> Program:

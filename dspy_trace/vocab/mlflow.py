@@ -65,6 +65,8 @@ class ModuleSpelling(Spelling):
         attributes = typed(kind, INFO if fact.outermost else None)
         if fact.outermost:
             attributes[keys.TRACE_NAME] = fact.cls
+        if fact.model_id is not None:
+            attributes[keys.TRACE_METADATA + keys.MODEL_ID] = fact.model_id
         put_inputs(attributes, fact.inputs, capture)
         return attributes
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dspy_trace.guard import attempt
+from dspy_trace.points.programs import loaded_from
 from dspy_trace_flavor import folder, formats
 from dspy_trace_flavor.decoding import Decoder
 from dspy_trace_flavor.errors import CannotLoad, CannotSave
@@ -34,6 +35,10 @@ class Loaded:
     settings: dict[str, Any]
     model: Any
     task: str | None
+
+    def __post_init__(self) -> None:
+        if self.model.model_id is not None:
+            loaded_from(self.program, self.model.model_id)
 
 
 def fetch(model_uri: str, dst_path: str | None = None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from dspy_trace.guard import ask, attempt
-from dspy_trace.sessions import of_model
 from dspy_trace_flavor.rows import Row
 from dspy_trace_flavor.untyped import untyped
 
@@ -40,7 +40,8 @@ class Runner:
         lm = changed.get("lm") or dspy.settings.lm
         if lm_kwargs and lm is not None:
             changed["lm"] = lm.copy(**lm_kwargs)
-        with dspy.context(**changed), of_model(self.model_id):
+        with dspy.context(**changed):
+            _tell_mlflow(self.model_id)
             yield
 
     def call(self, row: Row) -> Any:
@@ -91,6 +92,15 @@ async def on_thread(program: Callable[..., Any], row: Row) -> Any:
 
     alone = anyio.CapacityLimiter(1)
     return await to_thread.run_sync(carried(partial(program, **row)), abandon_on_cancel=True, limiter=alone)
+
+
+def _tell_mlflow(model_id: str | None) -> None:
+    """Link the trace that MLflow itself makes around the call, if it does; nobody else can."""
+    mlflow = sys.modules.get("mlflow")
+    if model_id is None or mlflow is None or ask(mlflow.get_active_model_id) is not None:
+        return
+    if getattr(ask(mlflow.get_current_active_span), "trace_id", None) is not None:
+        ask(partial(mlflow.update_current_trace, model_id=model_id))
 
 
 def _only_async(cls: type) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 from dspy_trace.guard import attempt
@@ -80,7 +81,9 @@ async def _events(iterate: Callable[[], Iterator[Any]]) -> AsyncIterator[str]:
             put(error_of(error))
         put(end)
 
-    threading.Thread(target=pump, name="dspy-trace-stream", daemon=True).start()
+    # Its trace is beneath the request.
+    context = copy_context()
+    threading.Thread(target=context.run, args=(pump,), name="dspy-trace-stream", daemon=True).start()
     try:
         while (item := await queue.get()) is not end:
             yield f"data: {json.dumps(item, default=str)}\n\n"

@@ -262,29 +262,3 @@ def test_chat_with_the_messages_as_they_are() -> None:
     """A program that takes messages gets them all; a message that it gives is the answer."""
     model = loaded(bureau.Messages(), task="llm/v1/chat")
     assert model.predict(CHAT)["choices"][0]["message"] == {"role": "assistant", "content": "4 messages"}
-
-
-def test_mlflow_evaluates_it() -> None:
-    """`mlflow.models.evaluate` and `mlflow.genai.evaluate` take the model as any other."""
-    import mlflow.genai
-    from mlflow.genai.scorers import scorer
-
-    flavor.save_model(bureau.Echo(), "model")
-    data = pd.DataFrame({"text": ["a", "bb"], "expected": ["a", "x"]})
-    found = mlflow.models.evaluate(
-        "model", data, targets="expected", predictions="echo", extra_metrics=[mlflow.metrics.exact_match()],
-        evaluator_config={"col_mapping": {}},
-    )  # fmt: skip
-    assert found.metrics["exact_match/v1"] == 0.5
-
-    @scorer  # type: ignore[untyped-decorator]
-    def right(outputs: Any, expectations: Any) -> bool:
-        return bool(outputs["echo"] == expectations["echo"])
-
-    model = mlflow.pyfunc.load_model("model")
-    rows = [
-        {"inputs": {"text": "a"}, "expectations": {"echo": "a"}},
-        {"inputs": {"text": "b"}, "expectations": {"echo": "x"}},
-    ]
-    told = mlflow.genai.evaluate(data=rows, predict_fn=lambda text: model.predict({"text": text}), scorers=[right])
-    assert told.metrics["right/mean"] == 0.5

@@ -11,13 +11,16 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dspy_trace.demo import lm_server
 from tests.parts import mlflow_server
 from tests.parts.mlflow_server import Reader
 from tests.parts.project import Project, until
@@ -43,6 +46,7 @@ for name, task in (("rows", None), ("chat", "llm/v1/chat")):
 SERVED = """
 import os
 import dspy, dspy_trace
+from dspy_trace.demo import lm_server, program
 if os.environ.get("SERVING"):
     dspy_trace.autolog()
 
@@ -52,8 +56,15 @@ class Answerer(dspy.Module):
         self.reply = dspy.Predict("question -> answer")
 
     def forward(self, question: str):
-        return self.reply(question=question)
+        if not question.startswith("Really"):
+            return self.reply(question=question)
+        server = lm_server.LMServer(os.environ["REAL_LM"], lm_server.MODEL, pid=0)
+        with dspy.context(lm=program.lm_for(server)):
+            return self.reply(question=question)
 """
+
+REALLY = "Really, what is the capital of France?"
+"""A question that the program asks the real LM."""
 
 
 class Served:
@@ -124,9 +135,13 @@ def ids(project: Project, new_database: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def served(project: Project, ids: dict[str, str], new_database: Path) -> Iterator[dict[str, Served]]:
+def served(
+    project: Project, ids: dict[str, str], new_database: Path, request: pytest.FixtureRequest
+) -> Iterator[dict[str, Served]]:
     """Serve them, where pickles are forbidden."""
     environ = {"SERVING": "1", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    if lm_server.available():
+        environ["REAL_LM"] = request.getfixturevalue("real_lm").base_url
     environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{new_database}"
     servers = {name: Served(project, name, **environ) for name in ids}
     try:
@@ -141,38 +156,57 @@ def served(project: Project, ids: dict[str, str], new_database: Path) -> Iterato
 def test_serving(
     project: Project,
     served: dict[str, Served],
+    ids: dict[str, str],
     scripted_lm: ScriptedLM,
     mlflow_reader: Reader,
     new_database: Path,
 ) -> None:
-    """Every client gets its own answer in whatever form it asks; wrong requests get 400; every request is a trace."""
+    """Every client gets its own answer in whatever form it asks; wrong requests get 400; every request is a trace.
+
+    A real LM, where it is installed, answers in each form, too.
+    """
     rows, chat = served["rows"], served["chat"]
-
-    def client(number: int) -> None:
-        question = f"question{number}"
-        expected = {"answer": f"answer of {question}"}
-        assert rows.ask(inputs={"question": question}) == (200, {"predictions": expected})
-        batch = [{"question": f"{question}x{index}"} for index in range(2)]
-        status, given = rows.ask(dataframe_records=batch)
-        assert status == 200, given.get("stack_trace", given)[-3000:]
-        assert (status, given) == (200, {"predictions": [{"answer": f"answer of {row['question']}"} for row in batch]})
-        status, given = chat.ask(messages=[{"role": "user", "content": question}], stream=False)
-        assert status == 200, given.get("stack_trace", given)[-3000:]
-        assert given["choices"][0]["message"]["content"] == f"answer of {question}"
-        assert given["object"] == "chat.completion"
-        chunks = chat.stream("/v1/chat/completions", messages=[{"role": "user", "content": question}], stream=True)
-        deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
-        assert "".join(deltas) == f"answer of {question}"
-        assert len(deltas) > 3
-
     # DSPy imports parts of itself with its first call, which does not bear sixteen at once.
     assert rows.ask(inputs={"question": "first"})[0] == 200
     assert chat.ask(messages=[{"role": "user", "content": "first"}])[0] == 200
     with ThreadPoolExecutor(CLIENTS) as pool:
-        list(pool.map(client, range(CLIENTS)))
+        list(pool.map(partial(converse, rows, chat), [f"question{number}" for number in range(CLIENTS)]))
     assert {request.headers["authorization"] for request in scripted_lm.requests} == {"Bearer served-key"}
     status, refused = rows.ask(inputs={"wrong": "x"})
     assert (status, "missing inputs ['question']" in refused["message"]) == (400, True)
+    if lm_server.available():
+        assert all(isinstance(answer, str) and answer for answer in answers(rows, chat, REALLY))
     project.arrived()
     found = mlflow_reader.traces(f"sqlite:///{new_database}")
-    assert len(found) == CLIENTS * 4 + 2
+    times = CLIENTS + lm_server.available()
+    assert Counter((trace["name"], trace["metadata"]["mlflow.modelId"]) for trace in found) == {
+        ("POST /invocations", ids["rows"]): 2 * times + 1,
+        ("POST /invocations", ids["chat"]): times + 1,
+        ("POST /v1/chat/completions", ids["chat"]): times,
+    }
+    assert {trace["state"] for trace in found} == {"OK"}
+
+
+def converse(rows: Served, chat: Served, question: str) -> None:
+    """Ask in each form; fail unless each answer is the one to its question."""
+    asked = (question, f"{question}x0", f"{question}x1", question, question)
+    assert answers(rows, chat, question) == [f"answer of {one}" for one in asked]
+
+
+def answers(rows: Served, chat: Served, question: str) -> list[str]:
+    """Ask for one row, two rows, in a chat and in a streamed one; return the five answers."""
+    message = {"role": "user", "content": question}
+    replies = [
+        rows.ask(inputs={"question": question}),
+        rows.ask(dataframe_records=[{"question": f"{question}x{index}"} for index in range(2)]),
+        chat.ask(messages=[message], stream=False),
+    ]
+    for status, given in replies:
+        assert status == 200, given.get("stack_trace", given)[-3000:]
+    one, two, whole = (given for _, given in replies)
+    assert whole["object"] == "chat.completion"
+    chunks = chat.stream("/v1/chat/completions", messages=[message], stream=True)
+    deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks]
+    assert len(deltas) > 3 or question == REALLY
+    predictions = [one["predictions"], *two["predictions"]]
+    return [*(row["answer"] for row in predictions), whole["choices"][0]["message"]["content"], "".join(deltas)]

@@ -39,6 +39,7 @@ def main() -> None:
             assert again == asked, (again, asked)
             records = list(mlflow.pyfunc.load_model(place).predict_stream(rows))
             assert {record["signature_field_name"] for record in records} == {"reasoning", "answer"}, records
+            assert len(mlflow.pyfunc.load_model(place).predict([rows, rows])) == 2
             assert "another-key" not in (Path(place) / "MLmodel").read_text()
     print(f"DSPy {dspy.__version__} on Python {sys.version_info[0]}.{sys.version_info[1]}: the same")
 

@@ -43,6 +43,12 @@ PROCESS = frozenset(
         "provide_traceback",
         "max_errors",
         "warn_on_type_mismatch",
+        # Of DSPy before 3, and without effect there.
+        "bypass_assert",
+        "bypass_suggest",
+        "assert_failures",
+        "suggest_failures",
+        "backoff_time",
     )
 )
 """Settings of DSPy's that belong to the process and do not change results."""
@@ -50,13 +56,17 @@ PROCESS = frozenset(
 
 def settings_to_save() -> dict[str, Any]:
     """Return the settings in force that change results: LM, adapter, retriever, and those of the program's own."""
-    dspy = untyped("dspy")
+    return without_process(dict(untyped("dspy").settings.config))
+
+
+def without_process(config: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without those that belong to the process or are as DSPy has them from the beginning."""
     from dspy.dsp.utils.settings import DEFAULT_CONFIG
 
     default = object()
     return {
         key: value
-        for key, value in dict(dspy.settings.config).items()
+        for key, value in config.items()
         if key not in PROCESS and value is not DEFAULT_CONFIG.get(key, default)
     }
 

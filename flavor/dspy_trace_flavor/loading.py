@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dspy_trace.guard import attempt
+from dspy_trace.guard import ask, attempt
 from dspy_trace.points.programs import loaded_from
-from dspy_trace_flavor import folder, formats
+from dspy_trace_flavor import folder, formats, former
 from dspy_trace_flavor.decoding import Decoder
 from dspy_trace_flavor.errors import CannotLoad, CannotSave
 from dspy_trace_flavor.untyped import untyped
@@ -79,12 +79,10 @@ def load(place: Path, lm: Any = None, lm_kwargs: Mapping[str, Any] | None = None
     """
     model, conf = describe(place)
     if folder.FLAVOR not in model.flavors:
-        return _of_mlflow(place, model, conf, lm)
+        return _of_mlflow(place, model, conf, (lm, lm_kwargs, config))
     folder.check(place, conf)
-    if conf["format"] == "cloudpickle" and os.environ.get(ALLOW_PICKLE, "true").strip().lower() in ("false", "0"):
-        raise CannotLoad(
-            f"the model is a pickle, and {ALLOW_PICKLE} forbids to load it. Save it with format='state', which is JSON."
-        )
+    if conf["format"] == "cloudpickle":
+        _check_pickles("Save it with format='state', which is JSON.")
     if conf.get("code"):
         _add_to_path(place / conf["code"])
     givers = Givers(os.environ)
@@ -116,13 +114,54 @@ def _add_to_path(code: Path) -> None:
         sys.path.insert(0, str(code))
 
 
-def _of_mlflow(place: Path, model: Any, conf: Mapping[str, Any], lm: Any) -> Loaded:
-    """Load what ``mlflow.dspy`` has saved, with what of its settings is not the saving process's own."""
+def _check_pickles(remedy: str) -> None:
+    if os.environ.get(ALLOW_PICKLE, "true").strip().lower() in ("false", "0"):
+        raise CannotLoad(f"the model is a pickle, and {ALLOW_PICKLE} forbids to load it. {remedy}")
+
+
+def _by_mlflow(place: Path) -> Any:
+    """Have MLflow load what DSPy itself has saved, without the mark that it leaves on the process."""
+    mlflow = untyped("mlflow")
+
+    before = mlflow.get_active_model_id()
     wrapper = untyped("mlflow.dspy")._load_pyfunc(str(place))
-    settings = {key: value for key, value in dict(wrapper.dspy_settings).items() if key not in formats.PROCESS}
-    if lm is not None:
-        settings["lm"] = _lm(lm, None)
-    return Loaded(wrapper.model, settings, model, conf.get("inference_task"))
+    if before is None:
+        mlflow.clear_active_model()
+    return wrapper
+
+
+def _of_other_versions(place: Path, error: Exception) -> str:
+    needed = ask((place / "requirements.txt").read_text, default="")
+    saved = ", ".join(line for line in needed.split() if line.startswith(("dspy==", "mlflow==")))
+    return (
+        f"the program that mlflow.dspy has saved cannot be made again by DSPy {untyped('dspy').__version__}: "
+        f"{type(error).__name__}: {error}. Where {saved or 'what it was saved with'} is installed, load it and save it "
+        "with dspy_trace_flavor: format='state' depends less on versions."
+    )
+
+
+def _of_mlflow(place: Path, model: Any, conf: Mapping[str, Any], given: tuple[Any, Any, Any]) -> Loaded:
+    """Load what ``mlflow.dspy`` has saved, with what of its settings is not the saving process's own."""
+    if conf.get("code"):
+        _add_to_path(place / conf["code"])
+    path = place / conf.get("model_path", former.PICKLE)
+    if path.suffix == ".pkl":
+        _check_pickles("Save it anew, with dspy_trace_flavor and format='state', which is JSON.")
+        wrapper, error = attempt(former.unpickled, path)
+    else:
+        wrapper, error = attempt(_by_mlflow, place)
+    if error is not None:
+        raise CannotLoad(_of_other_versions(place, error)) from error
+    settings = formats.without_process(dict(wrapper.dspy_settings))
+    former.renew(wrapper.model, settings)
+    lm, lm_kwargs, config = given
+    saved = settings.get("lm")
+    lm = lm.get(getattr(saved, "model", None)) if isinstance(lm, Mapping) else _lm(lm, lm_kwargs)
+    if lm is None and saved is not None and lm_kwargs:
+        lm = saved.copy(**lm_kwargs)
+    settings.update({"lm": lm} if lm is not None else {})
+    program = attempt_construct(wrapper.model, dict(config)) if config else wrapper.model
+    return Loaded(program, settings, model, conf.get("inference_task"))
 
 
 def construct(program: Any, config: Mapping[str, Any]) -> Any:

@@ -224,9 +224,18 @@ def test_models_of_mlflows_own_flavor_are_loaded(scripted_lm: ScriptedLM) -> Non
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     with dspy.context(lm=scripted_lm.lm(), adapter=dspy.JSONAdapter()):
         mlflow.dspy.save_model(bureau.compiled(), "theirs")
+        mlflow.dspy.log_model(bureau.compiled(), name="logged", use_dspy_model_save=True)
     before = dict(dspy.settings.config)
-    program = flavor.load_model("theirs")
-    assert dict(dspy.settings.config) == before
-    assert sorted(flavor.settings(program)) == ["adapter", "lm"] or "lm" in flavor.settings(program)
-    with dspy.context(**flavor.settings(program)):
-        assert program(**bureau.LETTER).answer
+    (logged,) = mlflow.search_logged_models(output_format="list")
+    for uri in ("theirs", logged.model_uri):
+        program = flavor.load_model(uri, lm_kwargs={"temperature": 0.25}, model_config={"tone": "dry"})
+        assert (dict(dspy.settings.config), mlflow.get_active_model_id()) == (before, None)
+        assert {"adapter", "lm"} <= flavor.settings(program).keys()
+        with dspy.context(**flavor.settings(program)):
+            assert program(**bureau.LETTER).answer
+        assert scripted_lm.requests[-1].body["temperature"] == 0.25
+        assert "dry" in scripted_lm.requests[-1].body["messages"][-1]["content"]
+    Path("theirs/data/model.pkl").write_bytes(b"cdspy.gone\nGone\n.")
+    version = dspy.__version__
+    with pytest.raises(CannotLoad, match=rf"ModuleNotFoundError: .*dspy.gone.* Where .*dspy=={version} is installed"):
+        flavor.load_model("theirs")

@@ -53,9 +53,9 @@ def environment(*wanted: str, python: str | Path = sys.executable, checkout: boo
         with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache) as unfinished:
             new = Path(unfinished) / "new"
             options = _constraints(Path(unfinished) / "locked.txt") if locked else []
-            wanted_too = ["--editable", ROOT] if checkout else []
+            options += ["--editable", ROOT] if checkout else []
             uv("venv", "--python", python, new)
-            uv("pip", "install", "--python", new / "bin" / "python", *options, *wanted_too, *wanted)
+            uv("pip", "install", "--python", new / "bin" / "python", *options, *wanted)
             (new / made_of).touch()
             # Two runs may build the same one at once: either will do. What runs there needs none of its scripts, which
             # name the folder that it was made in.

@@ -65,7 +65,7 @@ def autolog(
         log_traces_from_eval: trace what runs inside ``dspy.Evaluate``.
         log_compiles: log each outermost ``compile`` as an MLflow run, with every evaluation in it as a child run.
         log_evals: log each ``dspy.Evaluate`` as an MLflow run.
-        log_models: not in this version; a warning says so.
+        log_models: log the program that each compile of ``log_compiles`` returns as a model of ``dspy_trace_flavor``.
         disable: stop tracing and restore DSPy exactly.
         silent: log nothing but warnings of lost data.
         tracking_uri: where to; by default ``MLFLOW_TRACKING_URI``, which ``mlflow.set_tracking_uri`` writes, else
@@ -90,15 +90,15 @@ def autolog(
         **{"tracer_provider": tracer_provider, "meter_provider": meter_provider, "logger_provider": logger_provider},
         **{"capture_content": capture_content, "detail": detail, "conventions": conventions, "redact": redact},
         **{"log_traces_from_eval": log_traces_from_eval, "log_traces_from_compile": log_traces_from_compile},
-        **{"log_evals": log_evals, "log_compiles": log_compiles, "propagate": propagate},
+        **{"log_evals": log_evals, "log_compiles": log_compiles, "log_models": log_models, "propagate": propagate},
     }
     check(**asked)
     with _lock:
         if disable or not log_traces:
             _stop()
             return
-        if not silent:
-            _say_what_is_missing(log_models=log_models)
+        if log_models and not log_compiles and not silent:
+            logger.warning("dspy-trace: log_models=True logs what is compiled: it needs log_compiles=True, too")
         out = outlet()
         out.uri, out.experiment, out.processor.live = tracking_uri, experiment, True
         if tracer_provider is None:
@@ -120,12 +120,6 @@ def _stop() -> None:
     _withdraw()
     for out in existing():
         out.processor.live = False
-
-
-def _say_what_is_missing(**asked: bool) -> None:
-    for name, wanted in asked.items():
-        if wanted:
-            logger.warning("dspy-trace: %s=True has no effect in this version: it logs no models", name)
 
 
 def _check(**texts: str | None) -> None:

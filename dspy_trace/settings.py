@@ -161,6 +161,7 @@ class Settings:
     compile_ratio: float = 1.0
     log_evals: bool = False
     log_compiles: bool = False
+    log_models: bool = False
     propagate: bool = True
     emit_event: bool = False
 
@@ -192,6 +193,7 @@ def resolve(
     log_traces_from_compile: bool | float = True,
     log_evals: bool = False,
     log_compiles: bool = False,
+    log_models: bool = False,
     propagate: bool | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
@@ -221,6 +223,7 @@ def resolve(
         compile_ratio=ratio(log_traces_from_compile),
         log_evals=bool(log_evals),
         log_compiles=bool(log_compiles),
+        log_models=bool(log_models),
         propagate=switch(environ.get(PROPAGATE), True) if propagate is None else propagate,
         emit_event=switch(environ.get(EMIT_EVENT), content in ("EVENT_ONLY", "SPAN_AND_EVENT")),
     )

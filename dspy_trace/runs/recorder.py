@@ -13,6 +13,7 @@ import orjson
 from dspy_trace import facts
 from dspy_trace.observer import capture_of
 from dspy_trace.points.optimizers import Discovery
+from dspy_trace.runs import models
 from dspy_trace.runs.compiles import CompileRun
 from dspy_trace.runs.evaluations import EvaluationRun, Minibatch
 from dspy_trace.settings import Settings
@@ -68,6 +69,8 @@ class Recorder:
         if type(call.fact) is facts.ExampleRun:
             run.example(call, error)
         elif run.fact is call.fact:
+            if error is None and self.settings.log_models and type(call.fact) is facts.Compilation:
+                models.tell(run, call.fact.result)
             run.finish(error)
 
     def discovered(self, call: Call, fact: Discovery) -> None:

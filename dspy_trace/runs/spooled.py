@@ -22,7 +22,7 @@ class Record:
         target: where the run is.
         run: our id of it.
         payload: JSON object, with some of ``start``, ``params``, ``metrics``, ``tags``, ``data``, ``rows`` of tables,
-            ``files``, ``traces``, metrics of runs ``beside``, and ``end``.
+            ``files``, a ``model``, ``traces``, metrics of runs ``beside``, and ``end``.
         ends: whether it tells the end of the run.
     """
 

@@ -16,7 +16,7 @@ from dspy_trace.export.database import meaning
 from dspy_trace.export.outcomes import Failing, Refused, Undelivered, Unwelcome
 from dspy_trace.export.spool import Spool
 from dspy_trace.guard import attempt
-from dspy_trace.runs import spooled
+from dspy_trace.runs import models, spooled
 from dspy_trace.runs.tables import table
 from dspy_trace.vocab import run_keys as keys
 
@@ -64,6 +64,9 @@ class Writer:
                 self._try(self._dataset, run_id, data)
         for path, text in _merged(records, "files").items():
             self._try(self._client.log_text, run_id, text, path)
+        for record in records:
+            if "model" in record:
+                self._model(run, run_id, record["model"])
         self._traces(run_id, [trace for record in records for trace in record.get("traces", ())])
         if self.refused:
             self._tags(run_id, {keys.NOT_WRITTEN: "; ".join(self.refused)[:5_000]})
@@ -129,6 +132,11 @@ class Writer:
         link = getattr(self._client, "link_traces_to_run", None)  # since MLflow 3.5
         if link is not None:
             self._each(list(dict.fromkeys(told)), AT_ONCE, lambda some: link(some, run_id))
+
+    def _model(self, run: str, run_id: str, told: dict[str, Any]) -> None:
+        experiment = self._experiment()
+        if self._try(models.log, self._client, experiment, run, run_id, told) is not None:
+            self._try(models.drop, self._client, experiment, run)
 
     def _dataset(self, run_id: str, told: dict[str, Any]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

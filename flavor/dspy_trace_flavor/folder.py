@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -62,13 +62,18 @@ def scan(folder: Path, vault: Vault) -> None:
     Raises:
         SecretFound: a file holds one; names the attribute that holds it too, if it is known, and the file.
     """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    search(((path.relative_to(folder).as_posix(), path.read_bytes()) for path in paths), vault)
+
+
+def search(files: Iterable[tuple[str, bytes]], vault: Vault) -> None:
+    """Do as :func:`scan` for files that are given by their names and bytes."""
     needles = {
         needle: secret for value, secret in vault.secrets.items() if is_searched(value) for needle in _spellings(value)
     }
     pattern = re.compile(b"|".join(re.escape(needle) for needle in sorted(needles, key=len, reverse=True)) or rb"(?!)")
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        for data in (name.encode(), path.read_bytes()):
+    for name, content in files:
+        for data in (name.encode(), content):
             hit = pattern.search(data)
             if hit is not None:
                 where = needles[hit.group()].where

@@ -27,15 +27,15 @@ def default() -> list[str]:
     return [pinned(name) for name in NEEDED]
 
 
-def of_program(program: Any, settings: dict[str, Any], code: Path) -> list[str]:
-    """Return what a program needs, by what the source of its classes and of its shipped code imports.
+def of_sources(sources: Iterable[Path], code: Path | None = None) -> list[str]:
+    """Return what a program needs, by what its source and its shipped code import.
 
     Args:
-        program: the program.
-        settings: the settings that are saved with it.
+        sources: the files that :func:`sources` has found.
         code: folder with its shipped code, which may not exist.
     """
-    files = set(code.rglob("*.py")) | set(_sources(program, settings))
+    code = code or Path("nowhere")
+    files = set(code.rglob("*.py")) | set(sources)
     local = {path.stem for path in code.glob("*")} if code.is_dir() else set()
     names = {name for path in files for name in imported(path)} - local
     found = {package for name in names for package in _packages().get(name, ())}
@@ -44,7 +44,7 @@ def of_program(program: Any, settings: dict[str, Any], code: Path) -> list[str]:
     )
 
 
-def _sources(program: Any, settings: dict[str, Any]) -> Iterator[Path]:
+def sources(program: Any, settings: dict[str, Any]) -> Iterator[Path]:
     """Yield the source files of the classes and functions that a program is made of, DSPy's own aside."""
     things: list[Any] = [type(value) for value in settings.values()]
     for _, module in modules_in(program):

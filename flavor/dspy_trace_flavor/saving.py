@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -14,13 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dspy_trace.secrets import known
 from dspy_trace_flavor import folder, formats, requirements, schema
 from dspy_trace_flavor.errors import CannotSave
 from dspy_trace_flavor.loading import CONSTRUCTOR_KEYS, construct
+from dspy_trace_flavor.packing import Packed, pack, unpacked
 from dspy_trace_flavor.rows import rows_of
-from dspy_trace_flavor.searching import search
-from dspy_trace_flavor.summary import summary
 from dspy_trace_flavor.untyped import untyped
 from dspy_trace_flavor.vault import Vault
 
@@ -28,13 +25,14 @@ logger = logging.getLogger("dspy_trace_flavor")
 
 FORMATS = ("auto", "state", "cloudpickle")
 LOADER = "dspy_trace_flavor"
+_ENVIRONMENT = ("conda_env", "pip_requirements", "extra_pip_requirements")
 TASKS = (None, "llm/v1/chat")
 
 
 def save(program: Any, path: str | Path, mlflow_model: Any = None, **options: Any) -> None:
     """Save `program`; see :func:`dspy_trace_flavor.save_model`, whose arguments these are."""
     target = Path(path).absolute()
-    _check(program, target, options)
+    _check(target, options)
     target.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -47,11 +45,7 @@ def save(program: Any, path: str | Path, mlflow_model: Any = None, **options: An
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _check(program: Any, target: Path, options: Mapping[str, Any]) -> None:
-    dspy = untyped("dspy")
-
-    if not isinstance(program, dspy.Module):
-        raise CannotSave("program", f"it must be a dspy.Module, not {type(program).__name__}")
+def _check(target: Path, options: Mapping[str, Any]) -> None:
     if options["format"] not in FORMATS:
         raise CannotSave("format", f"it must be one of {FORMATS}, not {options['format']!r}")
     if options["task"] not in TASKS:
@@ -71,42 +65,17 @@ def _build(program: Any, place: Path, mlflow_model: Any, options: Mapping[str, A
     config = dict(options["model_config"] or {})
     if set(config) - CONSTRUCTOR_KEYS:
         program = construct(program, config)
-    settings = formats.settings_to_save()
-    vault = Vault(os.environ)
-    for value, where in known().items():
-        vault.add(value, where)
-    search(vault, program, "program")
-    search(vault, settings, "settings")
-    kind, files = _files(program, settings, vault, options["format"])
-    files[formats.SUMMARY] = json.dumps(summary(program, settings, vault), indent=1).encode()
-    for name, data in files.items():
-        (place / name).parent.mkdir(exist_ok=True)
-        (place / name).write_bytes(data)
+    packed = pack(program, options["format"])
+    packed.write(place)
     code = _copy_code(options["code_paths"], place)
     model = mlflow_model if mlflow_model is not None else Model()
     _describe(model, program, place, options)
-    _add_flavors(model, program, place, kind, code, config, options)
-    _write_environment(program, settings, place, options)
+    describe(model, place, packed, code, {**options, "model_config": config})
+    needed = requirements.of_sources(packed.sources, place / "code")
+    _write_environment(needed, place, options)
     model.save(str(place / "MLmodel"))
-    folder.scan(place, vault)
-    _say(program, kind, vault, options)
-
-
-def _files(program: Any, settings: dict[str, Any], vault: Vault, wanted: str) -> tuple[str, dict[str, bytes]]:
-    if wanted == "cloudpickle":
-        return wanted, formats.as_pickle(program, settings, vault)
-    try:
-        return "state", formats.as_json(program, settings, vault)
-    except CannotSave as refused:
-        if wanted == "state":
-            raise
-        files = formats.as_pickle(program, settings, vault)
-        logger.warning(
-            "The program is saved as a pickle, which runs code when it is loaded and is refused where "
-            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false. It cannot be saved as JSON because of %s",
-            refused,
-        )
-        return "cloudpickle", files
+    folder.scan(place, packed.vault)
+    _say(program, packed.vault, options)
 
 
 def _copy_code(code_paths: Iterable[str | Path] | None, place: Path) -> str | None:
@@ -156,23 +125,20 @@ def _describe(model: Any, program: Any, place: Path, options: Mapping[str, Any])
         model.resources = build(given)
 
 
-def _add_flavors(
-    model: Any,
-    program: Any,
-    place: Path,
-    kind: str,
-    code: str | None,
-    config: dict[str, Any],
-    options: Mapping[str, Any],
-) -> None:
+def describe(model: Any, place: Path, packed: Packed, code: str | None, options: Mapping[str, Any]) -> None:
+    """Add the flavors to MLflow's description of a model whose files have been written."""
     from mlflow import pyfunc
-
-    from dspy_trace_flavor.streams import streamed
 
     more = {"inference_task": options["task"]} if options["task"] else {}
     files = folder.digests(place)
     model.add_flavor(
-        folder.FLAVOR, format=kind, version=formats.NEWEST, code=code, versions=formats.versions(), files=files, **more
+        folder.FLAVOR,
+        format=packed.kind,
+        version=formats.NEWEST,
+        code=code,
+        versions=packed.versions,
+        files=files,
+        **more,
     )
     pyfunc.add_to_model(
         model,
@@ -181,18 +147,35 @@ def _add_flavors(
         conda_env="conda.yaml",
         python_env="python_env.yaml",
         # MLflow lets only those keys be overridden later that are there when a model is saved.
-        model_config={"lm": None, "lm_kwargs": None, **config},
-        streamable=bool(streamed(program)),
+        model_config={"lm": None, "lm_kwargs": None, **options["model_config"]},
+        streamable=packed.streams,
     )
     model.model_size_bytes = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
 
 
-def _write_environment(program: Any, settings: dict[str, Any], place: Path, options: Mapping[str, Any]) -> None:
+def save_packed(told: Mapping[str, Any], place: Path, model: Any) -> None:
+    """Save what a :class:`~dspy_trace_flavor.packing.Parcel` has told of in an empty folder.
+
+    Raises:
+        SecretFound: a file holds what looks like a secret.
+    """
+    from mlflow.models import ModelSignature
+
+    packed = unpacked(told)
+    packed.write(place)
+    if told["signature"] is not None:
+        model.signature = ModelSignature.from_dict(told["signature"])
+    describe(model, place, packed, None, {"task": None, "model_config": {}})
+    _write_environment(told["requirements"], place, dict.fromkeys(_ENVIRONMENT))
+    model.save(str(place / "MLmodel"))
+    folder.scan(place, packed.vault)
+
+
+def _write_environment(default: list[str], place: Path, options: Mapping[str, Any]) -> None:
     yaml = untyped("yaml")
     from mlflow.utils import environment
 
     shared: Any = environment  # what MLflow's flavors share has no types
-    default = requirements.of_program(program, settings, place / "code")
     if options["conda_env"] is None:
         given = options["pip_requirements"]
         conda, pip, constraints = shared._process_pip_requirements(
@@ -207,7 +190,7 @@ def _write_environment(program: Any, settings: dict[str, Any], place: Path, opti
     shared._PythonEnv.current().to_yaml(str(place / "python_env.yaml"))
 
 
-def _say(program: Any, kind: str, vault: Vault, options: Mapping[str, Any]) -> None:
+def _say(program: Any, vault: Vault, options: Mapping[str, Any]) -> None:
     """Say what whoever loads the model has to know."""
     lacking = sorted({secret.variable: secret.where for secret in vault.used.values() if not secret.given}.items())
     if lacking:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import enum
+import json
 import types
-import typing
 from collections.abc import Iterable
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -21,22 +21,36 @@ PARAMETERS = (
 )
 """What a call takes beside its inputs: name, MLflow's type, default."""
 
+_SIMPLE = {
+    **{str: "string", bool: "boolean", int: "long", float: "double"},
+    **{datetime.datetime: "datetime", bytes: "binary"},
+}
+_ANY = {"type": "any"}
 
-def infer(program: Any) -> Any:
-    """Return MLflow's ``ModelSignature`` of a program; ``None`` where it takes inputs that it does not name."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ParamSchema, ParamSpec, Schema
 
+def told(program: Any) -> dict[str, str] | None:
+    """Return a program's signature as MLflow's file of a model has it; made without MLflow.
+
+    Returns:
+        ``None`` where the program takes inputs that it does not name.
+    """
     taken = fields.inputs(program)
     if not taken:
         return None
     given = fields.outputs(program)
-    parameters = ParamSchema([ParamSpec(*one) for one in PARAMETERS])
-    return ModelSignature(
-        inputs=Schema(list(_columns(taken))),
-        outputs=Schema(list(_columns(given))) if given else None,
-        params=parameters,
-    )
+    columns = {"inputs": _columns(taken), **({"outputs": _columns(given)} if given else {})}
+    columns["params"] = [
+        {"name": name, "type": kind, "default": default, "shape": None} for name, kind, default in PARAMETERS
+    ]
+    return {name: json.dumps(value) for name, value in columns.items()}
+
+
+def infer(program: Any) -> Any:
+    """Return MLflow's ``ModelSignature`` of a program, ``None`` likewise."""
+    from mlflow.models import ModelSignature
+
+    made = told(program)
+    return ModelSignature.from_dict(made) if made is not None else None
 
 
 def check(signature: Any, program: Any) -> None:
@@ -65,29 +79,23 @@ def check(signature: Any, program: Any) -> None:
         )
 
 
-def _columns(found: Iterable[Field]) -> typing.Iterator[Any]:
-    from mlflow.types import ColSpec
-    from mlflow.types.schema import AnyType
-
+def _columns(found: Iterable[Field]) -> list[dict[str, Any]]:
+    columns = []
     for field in found:
         kind, optional = _kind(field.annotation)
-        required = field.required and not optional and not isinstance(kind, AnyType)
-        yield ColSpec(type=kind, name=field.name, required=required)
+        columns.append({**kind, "name": field.name, "required": field.required and not optional and kind != _ANY})
+    return columns
 
 
-def _kind(annotation: Any, depth: int = 0) -> tuple[Any, bool]:
+def _kind(annotation: Any, depth: int = 0) -> tuple[dict[str, Any], bool]:
     """Return MLflow's type for a field's, and whether the field may be missing."""
-    from mlflow.types.schema import AnyType, Array, DataType, Map
-
-    any_type: Any = AnyType  # it has no types
-    simple = {str: DataType.string, bool: DataType.boolean, int: DataType.long, float: DataType.double}
-    simple |= {datetime.datetime: DataType.datetime, bytes: DataType.binary}
-    if annotation in (str, bool, int, float, datetime.datetime, bytes):
-        return simple[annotation], False
+    simple = _SIMPLE.get(annotation) if isinstance(annotation, type) else None
+    if simple is not None:
+        return {"type": simple}, False
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Union or origin is types.UnionType:
         some = [one for one in args if one is not type(None)]
-        kind = _kind(some[0], depth)[0] if len(some) == 1 else any_type()
+        kind = _kind(some[0], depth)[0] if len(some) == 1 else _ANY
         return kind, len(some) < len(args)
     if origin is Literal and len({type(one) for one in args}) == 1:
         return _kind(type(args[0]), depth)[0], False
@@ -95,28 +103,27 @@ def _kind(annotation: Any, depth: int = 0) -> tuple[Any, bool]:
         return _kind(type(next(iter(annotation)).value), depth)[0], False
     if origin in (list, set, frozenset) and len(args) == 1 and depth < 4:
         inner, _ = _kind(args[0], depth + 1)
-        return (any_type() if isinstance(inner, AnyType) else Array(inner)), False
+        return (_ANY if inner == _ANY else {"type": "array", "items": inner}), False
     if origin is dict and args[:1] == (str,) and depth < 4:
         inner, _ = _kind(args[-1], depth + 1)
-        return (any_type() if isinstance(inner, AnyType) else Map(inner)), False
-    return _of_model(annotation, depth) or any_type(), False
+        return (_ANY if inner == _ANY else {"type": "map", "values": inner}), False
+    return _of_model(annotation, depth) or _ANY, False
 
 
-def _of_model(annotation: Any, depth: int) -> Any:
+def _of_model(annotation: Any, depth: int) -> dict[str, Any] | None:
     dspy = untyped("dspy")
     pydantic = untyped("pydantic")
-    from mlflow.types.schema import AnyType, Object, Property
 
     plain = isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel)
     if not plain or issubclass(annotation, getattr(dspy, "Type", ())) or annotation is dspy.Image or depth > 3:
         return None
-    properties = []
+    properties = {}
     for name, field in annotation.model_fields.items():
         kind, optional = _kind(field.annotation, depth + 1)
-        if isinstance(kind, AnyType):
+        if kind == _ANY:
             return None
-        properties.append(Property(name, kind, required=field.is_required() and not optional))
-    return Object(properties) if properties else None
+        properties[name] = {**kind, "required": field.is_required() and not optional}
+    return {"type": "object", "properties": properties} if properties else None
 
 
 def chat() -> Any:

@@ -24,7 +24,7 @@ import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 import dspy, dspy_trace, tests.optimizers as of
 from tests.runs import QA, example, exact
-dspy_trace.autolog(log_evals=True, log_compiles=True, log_traces_from_compile=True)
+dspy_trace.autolog(log_evals=True, log_compiles=True, log_models=True, log_traces_from_compile=True)
 lm = dspy.LM("openai/gpt-4o-mini", api_base=os.environ["DESK_LM"], api_key="sk-scripted-0123456789abc", cache=False)
 dspy.configure(lm=lm)
 """
@@ -39,6 +39,11 @@ told = []
 def files(run, path=None):
     for one in client.list_artifacts(run, path):
         yield from files(run, one.path) if one.is_dir else [one.path]
+def model(model_id):
+    made = client.get_logged_model(model_id)
+    flavors = mlflow.models.Model.load(made.model_uri).flavors
+    return {"name": made.name, "status": str(made.status), "run": made.source_run_id, "flavors": sorted(flavors),
+            "format": flavors["dspy_trace"]["format"]}
 for run in client.search_runs(ids, order_by=["attributes.start_time"]):
     run_id, names = run.info.run_id, list(files(run.info.run_id))
     tables = json.loads(run.data.tags.get("mlflow.loggedArtifacts", "[]"))
@@ -49,6 +54,7 @@ for run in client.search_runs(ids, order_by=["attributes.start_time"]):
                     for name in run.data.metrics},
         "data": [[one.dataset.name, one.dataset.profile, one.tags[0].value] for one in run.inputs.dataset_inputs],
         "tables": {one["path"]: mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/{one['path']}") for one in tables},
+        "models": [model(one.model_id) for one in (run.outputs.model_outputs if run.outputs else ())],
         "traces": len(client.search_traces(ids, filter_string=f"attributes.run_id = '{run_id}'", include_spans=False)),
     })
 print("\\n" + json.dumps(told))
@@ -126,6 +132,14 @@ def test_in_a_database(project: Project, scripted_lm: ScriptedLM, made_database:
     assert sorted(data[0] for data in mipro["data"]) == ["trainset", "valset"]
     assert "not_written" not in str(told)
     assert "sk-scripted" not in str(told)
+    (model,) = mipro["models"]
+    assert model == {
+        "name": "QA",
+        "status": "READY",
+        "run": mipro["id"],
+        "flavors": ["dspy_trace", "python_function"],
+        "format": "state",
+    }
 
 
 def test_on_a_server(project: Project, scripted_lm: ScriptedLM, mlflow_server: MlflowServer) -> None:

@@ -68,7 +68,7 @@ def test_saved_and_loaded(python: str, version: str) -> None:
 
 
 def test_a_program_of_a_notebook(tmp_path: Path, scripted_lm: ScriptedLM) -> None:
-    """Classes, signatures and tools of its cells are saved as a pickle, and run in a process that knows none of them."""
+    """Classes, signatures and tools of its cells are saved as a pickle, and run in a process that has none of them."""
     python = made(*NEWEST)
     places = {"HOME": str(tmp_path), "DESK_LM": scripted_lm.url, "DSPY_CACHEDIR": str(tmp_path / "cache")}
     said = run(python, "-c", NOTEBOOK, folder=tmp_path, **places)

@@ -149,13 +149,16 @@ def lm(scripted_lm: ScriptedLM) -> Any:
 
 @pytest.fixture
 def logged(kept: Kept) -> Iterator[Kept]:
-    """Log compiles, and stop at the end."""
-    dspy_trace.autolog(log_compiles=True)
+    """Log compiles, and what comes of them, and stop at the end."""
+    dspy_trace.autolog(log_compiles=True, log_models=True)
     yield kept
     dspy_trace.autolog(disable=True)
 
 
-def compiled(kept: Kept, lm: Any, optimize: Optimize) -> list[Told]:
+def compiled(kept: Kept, lm: Any, optimize: Optimize, models: int = 1) -> list[Told]:
+    """Return the runs of a compile, which has the model that came of it."""
     with dspy.context(lm=lm):
         optimize(lm)
-    return runs(kept)
+    told = runs(kept)
+    assert [len(run.models) for run in told] == [models * (run.kind == "compile") for run in told]
+    return told

@@ -36,6 +36,7 @@ class Told:
     data: list[Row] = field(default_factory=list)
     traces: list[str] = field(default_factory=list)
     beside: list[Row] = field(default_factory=list)
+    models: list[Row] = field(default_factory=list)
 
     def add(self, record: Row) -> None:
         if start := record.get("start"):
@@ -49,6 +50,7 @@ class Told:
             self.metrics[key].append((step, value))
         for table, key, row in record.get("rows", []):
             self.tables[table][key] = row
+        self.models += [record["model"]] if "model" in record else []
         if end := record.get("end"):
             self.status, self.end = end["status"], end["time"]
 

@@ -25,7 +25,7 @@ def tell(run: Run, program: Any) -> None:
     if run.target is None:
         return
     if recorder.capture is None or recorder.redact is not None:
-        logger.warning("dspy-trace: log_models=True logs nothing where content is kept out or changed by redact=")
+        logger.warning("dspy-trace: log_models=True logs nothing where content is kept out or redact= is given")
         return
     from dspy_trace_flavor.packing import Parcel
 

@@ -31,7 +31,7 @@ dspy.configure(lm=lm)
 
 READ = """
 import json, sys
-import mlflow
+import mlflow, dspy_trace_flavor
 uri, experiment = sys.argv[1:]
 client = mlflow.MlflowClient(uri)
 ids = [one.experiment_id for one in client.search_experiments() if one.name == experiment]
@@ -41,9 +41,10 @@ def files(run, path=None):
         yield from files(run, one.path) if one.is_dir else [one.path]
 def model(model_id):
     made = client.get_logged_model(model_id)
-    flavors = mlflow.models.Model.load(made.model_uri).flavors
-    return {"name": made.name, "status": str(made.status), "run": made.source_run_id, "flavors": sorted(flavors),
-            "format": flavors["dspy_trace"]["format"]}
+    final = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/programs/final.json")["ask"]
+    loaded = dspy_trace_flavor.load_model(made.model_uri, lm_kwargs={"api_key": "another"}).dump_state()["ask"]
+    same = all(loaded[key] == final[key] for key in ("signature", "demos"))
+    return {"name": made.name, "status": str(made.status), "run": made.source_run_id, "as the final program": same}
 for run in client.search_runs(ids, order_by=["attributes.start_time"]):
     run_id, names = run.info.run_id, list(files(run.info.run_id))
     tables = json.loads(run.data.tags.get("mlflow.loggedArtifacts", "[]"))
@@ -133,13 +134,47 @@ def test_in_a_database(project: Project, scripted_lm: ScriptedLM, made_database:
     assert "not_written" not in str(told)
     assert "sk-scripted" not in str(told)
     (model,) = mipro["models"]
-    assert model == {
-        "name": "QA",
-        "status": "READY",
-        "run": mipro["id"],
-        "flavors": ["dspy_trace", "python_function"],
-        "format": "state",
-    }
+    assert model == {"name": "QA", "status": "READY", "run": mipro["id"], "as the final program": True}
+
+
+ONE_MODEL = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import mlflow
+from dspy_trace.runs.writer import Writer
+from dspy_trace_flavor.packing import Parcel
+from tests.runs import QA
+
+client = mlflow.MlflowClient("sqlite:///mlflow.db")
+writer = Writer(client, None, lambda: "0")
+run_id = client.create_run("0").info.run_id
+told = {{"name": "QA", **Parcel(QA()).told()}}
+
+def models():
+    outputs = client.get_run(run_id).outputs
+    linked = [one.model_id for one in outputs.model_outputs] if outputs else []
+    return [(str(one.status), one.model_id in linked) for one in client.search_logged_models(["0"])], len(linked)
+
+def refuses(*args):
+    raise mlflow.MlflowException("the disk is full", error_code=mlflow.protos.databricks_pb2.INVALID_PARAMETER_VALUE)
+
+client.log_model_artifacts = refuses
+writer._model("r", run_id, told)
+print(models(), writer.refused)
+del client.log_model_artifacts
+client.create_logged_model("0", "QA", run_id, {{"dspy_trace.run": "r"}})
+for _ in range(2):
+    writer._model("r", run_id, told)
+print(models())
+"""
+
+
+def test_a_model_is_there_once_or_not_at_all(project: Project, made_database: Path) -> None:
+    """What cannot be stored leaves no model; where a worker died before it was whole, the next one finishes it."""
+    Path(project.database.removeprefix("sqlite:///")).write_bytes(made_database.read_bytes())
+    refused, done = project.run(ONE_MODEL).out.splitlines()[-2:]
+    assert refused.startswith("([], 0) [") and "the disk is full" in refused
+    assert done == "([('READY', True)], 1)"
 
 
 def test_on_a_server(project: Project, scripted_lm: ScriptedLM, mlflow_server: MlflowServer) -> None:
@@ -158,6 +193,7 @@ def test_on_a_server(project: Project, scripted_lm: ScriptedLM, mlflow_server: M
     assert names(told) == ["compile COPRO", *["compile COPRO > evaluate QA"] * 2]
     assert told[0]["metrics"]["best"] == [[0, 100.0], [1, 100.0]]
     assert told[0]["files"][0] == "candidates.json"
+    assert [one["status"] for one in told[0]["models"]] == ["READY"]
     assert [one["traces"] for one in told[1:]] == [2, 2]
 
 

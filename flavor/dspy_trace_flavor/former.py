@@ -50,7 +50,7 @@ def renew(program: Any, settings: dict[str, Any]) -> None:
     """
     dspy = untyped("dspy")
 
-    lms = [settings.get("lm")]
+    lms: list[Any] = [settings.get("lm")]
     for _, module in modules_in(program):
         _fill(module, ask(dspy.Module))
         if isinstance(module, dspy.Predict):

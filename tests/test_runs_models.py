@@ -44,18 +44,28 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [text for text in told if "model" in text]
 
 
-def test_what_cannot_be_saved_is_said(logged: Kept, lm: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """One warning names the attribute; the compile's run is as it would be without, and no model is told of."""
+@pytest.mark.parametrize(
+    ("thing", "why"),
+    [
+        ([threading.Lock()], "program.thing[0]: it cannot be pickled"),
+        (["x" * 1_000] * 1_000 + list(map(str, range(200_000))), "program: it holds more than 2,097,152 bytes"),
+    ],
+    ids=["a lock", "too large"],
+)
+def test_what_cannot_be_saved_is_said(
+    thing: Any, why: str, logged: Kept, lm: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning says why; the compile's run is as it would be without, and no model is told of."""
 
-    class Locked(Own):
+    class Holding(Own):
         def compile(self, student: Any, *, trainset: Any, **kwargs: Any) -> Any:
-            return Holds([threading.Lock()])
+            return Holds(thing)
 
-    (told,) = compiled(logged, lm, lambda lm: Locked(exact).compile(QA(), trainset=TRAINSET), models=0)
+    (told,) = compiled(logged, lm, lambda lm: Holding(exact).compile(QA(), trainset=TRAINSET), models=0)
     assert (told.status, told.models) == ("FINISHED", [])
     assert "programs/final.json" in told.files
     (warned,) = said(caplog)
-    assert "the compiled program is not logged as a model: program.thing[0]: it cannot be pickled" in warned
+    assert f"the compiled program is not logged as a model: {why}" in warned
 
 
 def test_a_failed_compile_leaves_none(logged: Kept, lm: Any) -> None:

@@ -1,6 +1,6 @@
 """Compiled programs as models of MLflow's: packed in the program's process, logged by the worker.
 
-MLflow is imported by the worker alone, and the program by neither: what the worker gets are the files of the model.
+MLflow is imported in the worker alone, and nothing of the program is: what the worker gets are the files of the model.
 """
 
 from __future__ import annotations
@@ -27,14 +27,18 @@ def tell(run: Run, program: Any) -> None:
     if recorder.capture is None or recorder.redact is not None:
         logger.warning("dspy-trace: log_models=True logs nothing where content is kept out or redact= is given")
         return
-    from dspy_trace_flavor.packing import Parcel
-
-    parcel, error = attempt(Parcel, program)
+    parcel, error = attempt(_packed, program)
     if error is not None:
         logger.warning("dspy-trace: the compiled program is not logged as a model: %s", error)
         return
     name = type(program).__name__
     run.tell(lambda: {"model": {"name": name, **parcel.told()}})
+
+
+def _packed(program: Any) -> Any:
+    from dspy_trace_flavor.packing import Parcel
+
+    return Parcel(program)
 
 
 def log(client: Any, experiment_id: str, run: str, run_id: str, told: dict[str, Any]) -> None:
@@ -63,7 +67,8 @@ def log(client: Any, experiment_id: str, run: str, run_id: str, told: dict[str, 
 def drop(client: Any, experiment_id: str, run: str) -> None:
     """Delete what a model that could not be logged has left."""
     for found in _of_run(client, experiment_id, run):
-        client.delete_logged_model(found.model_id)
+        if found.status != "READY":
+            client.delete_logged_model(found.model_id)
 
 
 def _of_run(client: Any, experiment_id: str, run: str) -> list[Any]:

@@ -14,13 +14,16 @@ from typing import Any
 from dspy_trace.secrets import known
 from dspy_trace_flavor import folder, formats, requirements, schema
 from dspy_trace_flavor.errors import CannotSave
-from dspy_trace_flavor.searching import search
+from dspy_trace_flavor.searching import is_larger, search
 from dspy_trace_flavor.streams import streamed
 from dspy_trace_flavor.summary import summary
 from dspy_trace_flavor.untyped import untyped
 from dspy_trace_flavor.vault import Vault
 
 logger = logging.getLogger("dspy_trace_flavor")
+
+MOST_BYTES = 2 * 2**20
+"""Of a program that is packed unasked: looking for secrets takes a third of a second for each million."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +99,12 @@ class Parcel:
         program: the program; it may change afterwards.
 
     Raises:
-        CannotSave: it cannot be saved, or holds a secret that would be.
+        CannotSave: it cannot be saved, is too large, or holds a secret that would be saved.
     """
 
     def __init__(self, program: Any) -> None:
+        if is_larger(program, MOST_BYTES):
+            raise CannotSave("program", f"it holds more than {MOST_BYTES:,} bytes. Log it by log_model().")
         self._packed = pack(program)
         self._signature = schema.told(program)
         folder.search(self._packed.files.items(), self._packed.vault)

@@ -26,6 +26,22 @@ def search(vault: Vault, root: Any, where: str) -> None:
     _Search(vault).see(root, where, None, named=False, data=False, depth=0)
 
 
+def is_larger(root: Any, most: int) -> bool:
+    """Return whether what `root` holds and would be saved is of more than about so many bytes; looks no further."""
+    size, waiting = 0, [root]
+    seen: dict[int, Any] = {}
+    while waiting and size <= most:
+        value = waiting.pop()
+        size += 8 + (len(value) if isinstance(value, str | bytes | bytearray) else 0)
+        if type(value).__module__ == "numpy":
+            size += ask(getattr, value, "nbytes", default=0)
+        if value is None or isinstance(value, (str, bytes, bytearray, *_PLAIN)) or id(value) in seen:
+            continue
+        seen[id(value)] = value
+        waiting += [held for name, _, held in _held(value, "") if name not in _SKIPPED or isinstance(value, Mapping)]
+    return size > most
+
+
 class _Search:
     def __init__(self, vault: Vault) -> None:
         self._vault = vault

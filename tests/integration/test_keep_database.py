@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from statistics import median
 from typing import Any
@@ -117,3 +118,32 @@ def test_later_traces_go_to_the_same_database(project: Project, mlflow_reader: R
     assert len(mlflow_reader.traces(project.database)) == 1
     assert [tree(one, "type") for one in mlflow_reader.traces(project.database, "help desk")] == [TREE, TREE]
     assert project.log().count(" started, ") == 1
+
+
+BESIDE = """
+import json
+import desk, dspy, dspy_trace, mlflow
+import dspy_trace_flavor as flavor
+dspy_trace.autolog()
+with dspy.context(lm=desk.lm()):
+    model = flavor.log_model(desk.Desk(), name="desk")
+loaded = flavor.load_model(model.model_uri, lm_kwargs={"api_key": "scripted-key"})
+with mlflow.start_run() as run:
+    desk.ask()
+with mlflow.set_active_model(name="app") as app:
+    desk.ask()
+loaded(question=desk.QUESTION)
+mlflow.trace(desk.ask)()
+mlflow.flush_trace_async_logging()
+print("\\n" + json.dumps([run.info.run_id, app.model_id, model.model_id]))
+"""
+
+
+def test_what_the_program_says_to_mlflow(project: Project, mlflow_reader: Reader) -> None:
+    """Its run, its active model, the model that its program was loaded from, and its own trace around a call."""
+    run, app, model = json.loads(project.run(BESIDE).out.splitlines()[-1])
+    project.arrived()
+    *linked, around = mlflow_reader.traces(project.database)
+    told = [[trace["metadata"].get(f"mlflow.{key}") for key in ("sourceRun", "modelId")] for trace in linked]
+    assert told == [[run, None], [None, app], [None, model]]
+    assert (around["name"], tree(around)) == ("ask", "\nask" + desk.TREE.replace("\n", "\n  ").rstrip(" "))

@@ -8,18 +8,14 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-import pytest
 from click.testing import CliRunner
 from mlflow.models.cli import commands
 
 import dspy_trace_flavor as flavor
 from tests.flavor import bureau
+from tests.flavor.alone import alone, store
 
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+__all__ = ["alone", "store"]
 
 
 def test_mlflows_own_trace_is_linked() -> None:

@@ -7,7 +7,6 @@ import datetime
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal, Optional
 
 import dspy
@@ -20,15 +19,16 @@ from mlflow.exceptions import MlflowException
 import dspy_trace_flavor as flavor
 from dspy_trace_flavor import schema
 from tests.flavor import bureau
+from tests.flavor.alone import alone, store
 from tests.parts.scripted_answers import Reply, fill
 from tests.parts.scripted_lm import ScriptedLM
 
+__all__ = ["alone", "store"]
+
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def key(alone: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "another-key")
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 def loaded(program: Any, **options: Any) -> Any:

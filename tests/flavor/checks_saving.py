@@ -19,17 +19,13 @@ from mlflow.types import ColSpec, Schema
 import dspy_trace_flavor as flavor
 from dspy_trace_flavor import CannotLoad, CannotSave, SecretFound
 from tests.flavor import bureau
+from tests.flavor.alone import alone, store
 from tests.parts.scripted_lm import ScriptedLM
+
+__all__ = ["alone", "store"]
 
 LETTER = {"letter": "My lamp is broken.", "sender": {"name": "Bo", "age": 40}}
 CODE = [str(Path(bureau.__file__))]
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
 
 @pytest.mark.parametrize("form", ["state", "cloudpickle"])

@@ -78,8 +78,9 @@ class ExampleReader:
     An item is passed on as it is, and one object may stand in a set several times: positions are kept by identity.
     """
 
-    def __init__(self, around: Evaluation | Compilation, items: Sequence[Any]) -> None:
+    def __init__(self, around: Evaluation | Compilation, items: Sequence[Any], subject: Any = None) -> None:
         self._around = around
+        self._subject = subject
         self._round = next(_rounds)
         self._positions: defaultdict[int, deque[int]] = defaultdict(deque)
         self._last: dict[int, int] = {}
@@ -89,6 +90,7 @@ class ExampleReader:
     def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
         item = args[0]
         fact = ExampleRun(self._program(item), self._around)
+        fact.subject = self._subject
         if isinstance(self._around, Compilation) and isinstance(item, tuple) and len(item) == 2:
             fact.subject = program_in(item[0])
         left = self._positions.get(id(item))
@@ -137,12 +139,12 @@ def example_in(item: Any) -> Any:
     return item[1] if isinstance(item, tuple) and len(item) == 2 else item
 
 
-def examples(around: Fact | None, items: Any) -> ExampleReader | None:
-    """Return a reader for the items run directly by `around`, or ``None`` where they are no traces of their own."""
+def examples(around: Fact | None, items: Any, function: Any) -> ExampleReader | None:
+    """Return a reader for the items that `around` itself runs by a function; ``None`` where they are no own traces."""
     if isinstance(around, Evaluation) and not around.items_taken:
         around.items_taken = True
         return ExampleReader(around, items)
-    return ExampleReader(around, items) if isinstance(around, Compilation) else None
+    return ExampleReader(around, items, program_in(function)) if isinstance(around, Compilation) else None
 
 
 class RewardNotes(Notes):

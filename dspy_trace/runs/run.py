@@ -76,6 +76,13 @@ class Run:
         mlflow_id = self.recorder.outlet.trace_of(trace_id, self.target, self.id)
         self.tell({"traces": [mlflow_id]})
 
+    def follow(self) -> None:
+        """Go beneath the run that is active by now, as beneath one that was when this began."""
+        active = self.recorder.outlet.here()[1]
+        if self.user_run is None and active is not None:
+            self.user_run = active
+            self.tell({"tags": {keys.PARENT: active}})
+
     def example(self, call: Any, error: BaseException | None) -> None:
         """Take note of an example that has ended."""
 

@@ -17,7 +17,8 @@ LONGEST = 4_900
 def summary(run: CompileRun, state: str) -> str:
     """Return what was optimized, how far it is, the best candidates, and the best instructions."""
     fact = run.fact
-    parts = [f"**{fact.optimizer}** on `{fact.program}`, metric `{fact.metric}`: {state}."]
+    metric = f", metric `{fact.metric}`" if fact.metric is not None else ""
+    parts = [f"**{fact.optimizer}** on `{fact.program}`{metric}: {state}."]
     scores = [
         f"{name} **{score:g}**"
         for name, score in (("baseline", run.baseline), ("best", run.best_score), ("final", run.final))

@@ -142,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
         self.close_connection = self.close_connection or do.what == "half"
 
-    do_GET = do_POST
+    do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
 
     def _passed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         assert isinstance(self.server, _Server)

@@ -63,6 +63,11 @@ class Reader:
         told: list[str] = self._ask("found", uri, experiment, condition)
         return told
 
+    def runs(self, uri: str, experiment: str = "Default") -> list[dict[str, Any]]:
+        """Return the runs of an experiment, the first to start first, with their data, tables and files."""
+        told: list[dict[str, Any]] = self._ask("runs", uri, experiment)
+        return told
+
     def make(self, path: Path, revision: str | None = None) -> None:
         """Make a database, of today or as it was at a `revision` of the schema."""
         self._ask("make", str(path), revision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from dspy_trace.export import launch, records
 from dspy_trace.export.locks import ProcessLock, is_free
 from dspy_trace.export.spawn import environment as worker_environment
 from dspy_trace.export.spawn import hindrance, lock_file, slot_of
+from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Credential, Target
 from dspy_trace.export.worker import Worker
-from tests.delivery import delivering, environment, eventually, trace
+from dspy_trace.runs import spooled
+from tests.delivery import delivering, environment, eventually, spans_of, trace
+from tests.parts.scripted_mlflow import ScriptedMlflow
 
 SECRET = "postgresql://me:s3cret@127.0.0.1/mlflow"
 
@@ -72,6 +76,20 @@ def test_the_worker_gets_nothing_that_would_trace_measure_or_steer_it() -> None:
     assert not {"OTEL_TRACES_EXPORTER", "COVERAGE_PROCESS_START", "PYTHONWARNINGS"} & set(told)
     assert "DSPY_TRACE_WORKER_CREDENTIAL" not in told
     assert worker_environment(Credential(uri=SECRET), {})["DSPY_TRACE_WORKER_CREDENTIAL"] == SECRET
+
+
+@pytest.mark.parametrize(
+    ("credential", "told"),
+    [
+        (Credential("ada", "pass word"), {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "pass word"}),
+        (Credential(token="t"), {"MLFLOW_TRACKING_TOKEN": "t"}),
+    ],
+    ids=["password", "token"],
+)
+def test_the_worker_of_a_server_gets_what_opens_it(credential: Credential, told: dict[str, str]) -> None:
+    """In its environment, where MLflow's client looks, and nothing that the program has for another one."""
+    given = worker_environment(credential, {"MLFLOW_TRACKING_USERNAME": "other", "MLFLOW_TRACKING_TOKEN": "other"})
+    assert {name: value for name, value in given.items() if name.startswith("MLFLOW_TRACKING")} == told
 
 
 @pytest.mark.parametrize(
@@ -192,6 +210,32 @@ def test_without_mlflow_rows_wait_and_the_remedy_is_said_once(
         assert not delivery.flush(1.0)
         assert delivery.waiting().spans == 3
         assert records.problems(delivery.file())[0].cause == "mlflow missing"
+    assert not started.calls
+    (warning,) = caplog.records
+    assert "pip install 'dspy-trace[mlflow]'" in warning.getMessage()
+
+
+def test_runs_wait_where_mlflow_is_missing_and_traces_go_on(
+    tmp_path: Path,
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+    scripted_mlflow: ScriptedMlflow,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A server takes spans without it; of runs one warning says what to install."""
+    monkeypatch.setattr(launch, "_is_installed", lambda package: False)
+    target = Target(scripted_mlflow.url)
+    record = spooled.Record(target, "run", b'{"start": {"name": "compile"}}')
+    with delivering(on(tmp_path)) as delivery:
+        delivery.put([put := trace(target)])
+
+        def write(spool: Spool, sealed: Collection[Target]) -> None:
+            spooled.put(spool, [record], delivery.owner, sealed)
+
+        delivery.write_runs([target], write)
+        eventually(lambda: caplog.records and set(scripted_mlflow.spans) == spans_of(put))
+        ((number, *_),) = delivery.file().targets()
+        assert spooled.waiting_runs(delivery.file(), number) == ["run"]
     assert not started.calls
     (warning,) = caplog.records
     assert "pip install 'dspy-trace[mlflow]'" in warning.getMessage()

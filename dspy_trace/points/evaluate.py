@@ -82,10 +82,14 @@ class ExampleReader:
         self._around = around
         self._subject = subject
         self._round = next(_rounds)
-        self._positions: defaultdict[int, deque[int]] = defaultdict(deque)
+        ids = [id(item) for item in items]
+        self._first = dict(zip(reversed(ids), range(len(ids) - 1, -1, -1), strict=True))
+        self._more: defaultdict[int, deque[int]] = defaultdict(deque)
         self._last: dict[int, int] = {}
-        for position, item in enumerate(items):
-            self._positions[id(item)].append(position)
+        if len(self._first) < len(ids):
+            for position, key in enumerate(ids):
+                if self._first[key] != position:
+                    self._more[key].append(position)
 
     def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
         item = args[0]
@@ -93,9 +97,11 @@ class ExampleReader:
         fact.subject = self._subject
         if isinstance(self._around, Compilation) and isinstance(item, tuple) and len(item) == 2:
             fact.subject = program_in(item[0])
-        left = self._positions.get(id(item))
-        if left:
-            fact.index = self._last[id(item)] = left.popleft()
+        position = self._first.pop(id(item), None)
+        if position is None and (left := self._more.get(id(item))):
+            position = left.popleft()
+        if position is not None:
+            fact.index = self._last[id(item)] = position
         else:
             fact.index = self._last.get(id(item))
             fact.resubmitted = True

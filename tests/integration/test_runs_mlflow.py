@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
+from base64 import b64encode
 from pathlib import Path
 from time import time
 from typing import Any
@@ -13,8 +16,9 @@ import pytest
 
 from tests.delivery import delivering, lives
 from tests.parts.faulty_proxy import FaultyProxy
-from tests.parts.mlflow_server import MlflowServer, Reader
+from tests.parts.mlflow_server import MlflowServer, Reader, end
 from tests.parts.project import Project, share, until
+from tests.parts.scripted_answers import output_fields
 from tests.parts.scripted_lm import ScriptedLM
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -126,6 +130,64 @@ print(json.dumps(away))
 """
 
 
+class Away:
+    """A server that takes a password, is away at first, and comes back when the LM is told of it.
+
+    In the middle of the first compile after that, `dspy-trace watch` is begun, and the LM waits until it has said more.
+    """
+
+    def __init__(self, project: Project, server: MlflowServer, reader: Reader) -> None:
+        self.proxy = FaultyProxy(server.uri)
+        self.proxy.authorization = f"Basic {b64encode(b'ada:pass word').decode()}"
+        self.proxy.close()
+        self.back = 0.0
+        """When it was back, in milliseconds since 1970."""
+        self.seen: list[str] = []
+        """What has been seen of the compile while it went on."""
+        self._server, self._reader = server, reader
+        self.environ = {"MLFLOW_TRACKING_URI": self.proxy.url, "MLFLOW_EXPERIMENT_NAME": "away at first"}
+        self.environ |= {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "pass word"}
+        self._environ = project.environment(**self.environ, COLUMNS="200")
+        self._watching: subprocess.Popen[str] | None = None
+
+    def answer(self, body: Any) -> Any:
+        """Answer as the LM."""
+        import tests.optimizers as of
+
+        if "The server is back." in str(body):
+            self.back = time() * 1000
+            self.proxy.open()
+            return "Good."
+        if self.back and self._watching is None and "answer" in output_fields(body) and "proposed" not in str(body):
+            self._watch()
+        return of.answer(body)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the runs on the server."""
+        return self._reader.runs(self._server.uri, "away at first")
+
+    def _watch(self) -> None:
+        until(
+            lambda: [run for run in self.runs() if (run["status"], len(run["metrics"].get("best", []))) == GOES_ON], 60
+        )
+        command = [sys.executable, "-m", "dspy_trace.cli", "watch", "--every", "0.2"]
+        self._watching = subprocess.Popen(command, env=self._environ, stdout=subprocess.PIPE, text=True)
+        assert self._watching.stdout is not None
+        self.seen.append(self._watching.stdout.readline())
+
+    def watched(self) -> list[str]:
+        """Return what `dspy-trace watch` has said, which ends by itself."""
+        assert self._watching is not None
+        try:
+            said, _ = self._watching.communicate(timeout=60)
+        finally:
+            end(self._watching)
+        return [*self.seen, *said.splitlines(keepends=True)]
+
+
+GOES_ON = ("RUNNING", 1)
+
+
 def test_a_server_that_is_away_at_first(
     project: Project, scripted_lm: ScriptedLM, mlflow_server: MlflowServer, mlflow_reader: Reader
 ) -> None:
@@ -133,33 +195,24 @@ def test_a_server_that_is_away_at_first(
 
     What is told of runs is written by the worker, traces come from the program itself, which imports no mlflow.
     """
-    import tests.optimizers as of
-
-    proxy = FaultyProxy(mlflow_server.uri)
-    proxy.close()
-    opened: list[float] = []
-
-    def answer(body: Any) -> Any:
-        if "The server is back." not in str(body):
-            return of.answer(body)
-        opened.append(time() * 1000)
-        proxy.open()
-        return "Good."
-
-    scripted_lm.answer = answer
-    more = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_NAME": "away at first"}
-    done = project.run(PROGRAM + AWAY, **more, DSPY_TRACE_EXIT_WAIT="60")
+    away = Away(project, mlflow_server, mlflow_reader)
+    scripted_lm.answer = away.answer
+    done = project.run(PROGRAM + AWAY, **away.environ, DSPY_TRACE_EXIT_WAIT="60")
     assert not done.mlflow
     project.arrived()
-    proxy.close()
-    told = mlflow_reader.runs(mlflow_server.uri, "away at first")
+    first, *later = away.watched()
+    away.proxy.close()
+    assert first.startswith("compile COPRO  eval 100  best 100  ")
+    assert later[-1].startswith("compile COPRO: finished  eval 50  baseline 50  best 100  final 100  5 LM calls")
+    told = away.runs()
     assert names(told) == ["compile COPRO", *["compile COPRO > evaluate QA"] * 2] * 2
     begun, ended = json.loads(done.out.splitlines()[-1])
-    assert begun - 1 <= told[0]["start"] <= told[2]["start"] <= told[2]["end"] <= told[0]["end"] <= ended < opened[0]
+    assert begun - 1 <= told[0]["start"] <= told[2]["start"] <= told[2]["end"] <= told[0]["end"] <= ended < away.back
     assert told[0]["metrics"]["best"] == [[0, 100.0], [1, 100.0]]
     assert told[0]["files"][0] == "candidates.json"
     assert [one["traces"] for one in told] == [2, 2, 2] * 2
     assert list(map(timeless, told[:3])) == list(map(timeless, told[3:]))
+    assert "pass word" not in project.log() + done.err
 
 
 def timeless(run: dict[str, Any]) -> dict[str, Any]:

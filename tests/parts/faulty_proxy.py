@@ -49,6 +49,8 @@ class FaultyProxy:
     def __init__(self, upstream: str) -> None:
         self.fault: Callable[[int, str, int], Do | None] = lambda number, path, size: None
         """Gets a request's number, path and size; returns what to do, ``None`` to pass it on."""
+        self.authorization: str | None = None
+        """What requests must carry; others get a 401."""
         parts = urlsplit(upstream)
         self.upstream = parts.hostname or "", parts.port or 80
         self.requests = 0
@@ -118,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(self.server, _Server)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         do = self.server.proxy.what(self.path, len(body))
+        if self.server.proxy.authorization not in (None, self.headers.get("Authorization")):
+            do = Do("answer", 401)
         if do.what == "reset":
             # Closing with this option sends a reset instead of the usual end.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -77,8 +77,8 @@ def test_every_optimizer_is_a_run(logged: Kept, lm: Any, scripted_lm: ScriptedLM
     (whole,) = [run for run in told if run.parent is None]
     assert {run.parent for run in told} == {None, whole.id} or len(told) == 1
     assert (whole.kind, whole.status, whole.name) == ("compile", "FINISHED", f"compile {whole.params['optimizer']}")
-    assert whole.last("lm_calls") == scripted_lm.reported.requests
-    assert whole.last("input_tokens") == scripted_lm.reported.input_tokens
+    assert whole.last("usage/lm_calls") == scripted_lm.reported.requests
+    assert whole.last("usage/input_tokens") == scripted_lm.reported.input_tokens
     if optimize is not ensemble:
         assert whole.params["program"] == ("Triage" if optimize is reanchor else "QA")
         assert {"programs/initial.json", "programs/final.json"} <= whole.files.keys()
@@ -193,7 +193,7 @@ def test_decisions_that_were_fitted(logged: Kept, lm: Any) -> None:
     assert fitted[0] is None
     assert len(set(fitted)) == 5
     assert json.loads(fitted[3]) == {"ask": {"urgent": {"threshold": 0.2}}}
-    assert len(whole.table("rollouts")) == whole.last("lm_calls")
+    assert len(whole.table("rollouts")) == whole.last("usage/lm_calls")
     assert {row["candidate"] for row in whole.table("rollouts")} == set(range(5))
 
 
@@ -206,7 +206,9 @@ def test_an_optimizer_that_dspy_cannot_make() -> None:
 def test_a_random_search(logged: Kept, lm: Any) -> None:
     """Baseline, best so far and final; each candidate once, with what it was made from."""
     told = compiled(logged, lm, random_search)
-    assert tree(told) == "\ncompile BootstrapFewShotWithRandomSearch 66.67\n" + "  evaluate QA 66.67\n" * 4
+    assert tree(told) == "\ncompile BootstrapFewShotWithRandomSearch 66.67\n" + "".join(
+        f"  evaluate candidate {number} 66.67\n" for number in (0, 1, 2, 3)
+    )
     whole = told[0]
     assert whole.metrics["eval"] == [(step, 66.67) for step in range(4)]
     assert (whole.last("baseline"), whole.last("best"), whole.last("final")) == (66.67, 66.67, 66.67)
@@ -245,7 +247,7 @@ def test_gepa(logged: Kept, lm: Any, scripted_lm: ScriptedLM) -> None:
     )
     told = compiled(logged, lm, gepa)
     whole = told[0]
-    assert tree(told) == "\ncompile GEPA 100\n  evaluate QA 66.67\n  evaluate QA 100\n"
+    assert tree(told) == "\ncompile GEPA 100\n  evaluate candidate 0 66.67\n  evaluate candidate 1 100\n"
     first, second = whole.table("candidates")
     assert (first["parents"], first["score"], first["best_on_examples"]) == (None, 66.67, 2)
     assert (second["parents"], second["score"], second["best_on_examples"]) == ("0", 100.0, 3)
@@ -261,5 +263,5 @@ def test_simba(logged: Kept, lm: Any) -> None:
     """Rollouts that it runs itself are rows, and score the candidates in them, a round at a time."""
     told = compiled(logged, lm, simba)
     assert tree(told) == "\ncompile SIMBA 50\n"
-    assert len(told[0].table("rollouts")) == told[0].last("lm_calls")
+    assert len(told[0].table("rollouts")) == told[0].last("usage/lm_calls")
     assert told[0].metrics["eval_full"][0] == (0, 50.0)

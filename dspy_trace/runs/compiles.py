@@ -15,8 +15,8 @@ from dspy_trace.runs.candidates import Candidate, Rounds, Scored
 from dspy_trace.runs.evaluations import put_example
 from dspy_trace.runs.optimizers import special
 from dspy_trace.runs.programs import Snapshot
-from dspy_trace.runs.run import Run, metrics, usage
-from dspy_trace.runs.summary import summary
+from dspy_trace.runs.run import Run, metrics, spent
+from dspy_trace.runs.summary import of_compile
 from dspy_trace.vocab import run_keys as keys
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class CompileRun(Run):
             told = metrics({key: score}, step)
             if full and score is not None:
                 told += self._compare(candidate, score)
-            so_far: dict[str, float | None] = {**usage(self.fact.tally), "progress": self.special.progress(self)}
+            so_far: dict[str, float | None] = {**spent(self.fact.tally), "progress": self.special.progress(self)}
             self.tell({"metrics": [*told, *metrics(so_far, self.evaluations)], "rows": [candidate.row(CANDIDATES)]})
 
     def _is_full(self, key: str, examples: int, hidden: bool) -> bool:
@@ -178,12 +178,12 @@ class CompileRun(Run):
             told: dict[str, float | None] = {"final": self.final, "seconds": self.seconds}
             told |= {"evaluations": self.evaluations, "candidates": len(self.candidates)}
             extra: dict[str, Any] = shielded("reading an optimizer's results", self.special.ended, self) or {}
-            used: dict[str, float | None] = {**usage(self.fact.tally)}
-            record: dict[str, Any] = {**extra, "metrics": [*metrics(told), *metrics(used, self.evaluations)]}
+            used = metrics(spent(self.fact.tally), self.evaluations)
+            record: dict[str, Any] = {**extra, "metrics": [*metrics(told), *used]}
             record["rows"] = [*extra.get("rows", ()), *(one.row(CANDIDATES) for one in self.candidates)]
             if self.user_run is not None and self.final is not None:
                 record["beside"] = [{"run_id": self.user_run, "metrics": metrics({"eval": self.final})}]
-            record["tags"] = {keys.NOTE: summary(self, "failed" if error is not None else "finished")}
+            record["tags"] = {keys.NOTE: of_compile(self, "failed" if error is not None else "finished")}
             self.close(error, record)
 
     def _file(self, path: str, snapshot: Snapshot) -> None:
@@ -192,4 +192,4 @@ class CompileRun(Run):
 
     def _note(self) -> None:
         """Let the description of the run say how far it is."""
-        self.tell({"tags": {keys.NOTE: summary(self, "running")}})
+        self.tell({"tags": {keys.NOTE: of_compile(self, "running")}})

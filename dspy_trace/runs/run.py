@@ -97,7 +97,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        return monotonic() - self.begun
+        return round(monotonic() - self.begun, 3)
 
 
 def usage(tally: Tally | None) -> dict[str, float]:
@@ -113,6 +113,11 @@ def usage(tally: Tally | None) -> dict[str, float]:
     if tally.cost is not None:
         told["cost"] = tally.cost
     return told
+
+
+def spent(tally: Tally | None) -> dict[str, float | None]:
+    """Return what LM calls have used as metrics: the page shows those of one prefix apart from scores."""
+    return {f"usage/{name}": value for name, value in usage(tally).items()}
 
 
 def metrics(told: dict[str, float | None], step: int = 0) -> list[list[Any]]:

@@ -207,7 +207,7 @@ def test_a_random_search(logged: Kept, lm: Any) -> None:
     """Baseline, best so far and final; each candidate once, with what it was made from."""
     told = compiled(logged, lm, random_search)
     assert tree(told) == "\ncompile BootstrapFewShotWithRandomSearch 66.67\n" + "".join(
-        f"  evaluate candidate {number} 66.67\n" for number in (0, 1, 2, 3)
+        f"  evaluate candidate {number} 66.67\n" for number in (0, 1, 2, 2)
     )
     whole = told[0]
     assert whole.metrics["eval"] == [(step, 66.67) for step in range(4)]
@@ -233,8 +233,13 @@ def test_mipro_with_minibatches(logged: Kept, lm: Any) -> None:
     assert rows[1]["instructions"].startswith("proposed_instruction")
     assert [row["trial"] for row in whole.table("trials")] == [1, 2, 3, 4, 5, 6]
     note = whole.tags["mlflow.note.content"]
-    assert "baseline **66.67** → best **100** → final **100**" in note
-    assert "> proposed_instruction" in note
+    head, best, ranking, cost = note.split("\n\n")
+    assert head == ("**MIPROv2** on `QA`: baseline **66.67** → best **100** → final **100** (metric `exact`, finished)")
+    assert best.startswith("Best: candidate 1, 0 demos\n> proposed_instruction")
+    assert ranking.splitlines()[2].startswith("| 1 | 100 | 100 |")
+    assert cost.startswith("6 evaluations of ")
+    note = told[1].tags["mlflow.note.content"]
+    assert note.startswith("**66.67** on 3 examples by metric `exact`, 0 failed: candidate 0 of `QA`, 0 demos\n> Given")
     assert (
         whole.files["programs/best.json"] == whole.files["programs/final.json"] != whole.files["programs/initial.json"]
     )

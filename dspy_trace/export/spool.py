@@ -132,11 +132,11 @@ class Spool(SpoolFile):
         with self.writing() as db:
             db.execute("DELETE FROM followups WHERE id = ?", (followup.id,))
 
-    def postpone(self, followup: Followup, seconds: float) -> None:
-        """Try again later."""
+    def postpone(self, followup: Followup, seconds: float, *, failed: bool = True) -> None:
+        """Try again later, whether this was a try or not."""
         with self.writing() as db:
-            values = (time() + seconds, followup.id)
-            db.execute("UPDATE followups SET tries = tries + 1, until = 0, not_before = ? WHERE id = ?", values)
+            values = (failed, time() + seconds, followup.id)
+            db.execute("UPDATE followups SET tries = tries + ?, until = 0, not_before = ? WHERE id = ?", values)
 
     def refuse(self, target_id: int, followup: Followup, reason: str) -> None:
         """Keep what the server has refused as a dead letter."""

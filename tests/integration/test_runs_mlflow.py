@@ -82,7 +82,7 @@ def test_in_a_database(project: Project, scripted_lm: ScriptedLM, database: str,
     found = names(told)
     assert found.count("my study > evaluate QA") == 1
     inner = Counter(name.partition(" > evaluate candidate")[0] for name in found if "candidate" in name)
-    assert inner == {"compile MIPROv2": 6, "compile GEPA": 2, "compile BootstrapFewShotWithRandomSearch": 4}
+    assert inner == {"compile MIPROv2": 6, "compile GEPA": 1, "compile BootstrapFewShotWithRandomSearch": 4}
     assert {one["status"] for one in told if one["name"] != "evaluate Refuses"} == {"FINISHED"}
     (failed,) = [one for one in told if one["name"] == "evaluate Refuses"]
     assert failed["status"] == "FAILED"

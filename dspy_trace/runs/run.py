@@ -116,8 +116,8 @@ def usage(tally: Tally | None) -> dict[str, float]:
 
 
 def spent(tally: Tally | None) -> dict[str, float | None]:
-    """Return what LM calls have used as metrics: the page shows those of one prefix apart from scores."""
-    return {f"usage/{name}": value for name, value in usage(tally).items()}
+    """Return what LM calls have used as metrics: their names come behind those of scores, in whose order charts stand."""
+    return {f"usage_{name}": value for name, value in usage(tally).items()}
 
 
 def metrics(told: dict[str, float | None], step: int = 0) -> list[list[Any]]:

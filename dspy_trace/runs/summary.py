@@ -26,9 +26,8 @@ def of_compile(run: CompileRun, state: str) -> str:
     ]
     found = f": {' → '.join(scores)}" if scores else ""
     metric = f"metric `{fact.metric}`, " if fact.metric is not None else ""
-    parts = [f"**{fact.optimizer}** on `{fact.program}`{found} ({metric}{state})"]
-    if run.best is not None:
-        parts.append(_best(run.best))
+    head = f"**{fact.optimizer}** on `{fact.program}`{found} ({metric}{state})"
+    parts = [head if run.best is None else f"{head}. {_best(run.best)}"]
     ranked = sorted((one for one in run.candidates if one.score is not None), key=lambda one: -(one.score or 0.0))
     if len(ranked) > 1:
         lines = ["| candidate | score | minibatch | demos | made from |", "|---|---|---|---|---|"]
@@ -53,7 +52,7 @@ def _best(best: Candidate) -> str:
     about = ["the program that was optimized" if best.number == 0 else f"candidate {best.number}", _demos(snapshot)]
     about += [f"model `{snapshot.model}`"] if snapshot.model else []
     about += [f"decisions `{snapshot.decisions}`"] if snapshot.decisions else []
-    return f"Best: {', '.join(about)}\n{_quoted(snapshot)}"
+    return f"Best: {', '.join(about)}:\n{_quoted(snapshot)}"
 
 
 def _quoted(snapshot: Snapshot) -> str:

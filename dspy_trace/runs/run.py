@@ -116,7 +116,7 @@ def usage(tally: Tally | None) -> dict[str, float]:
 
 
 def spent(tally: Tally | None) -> dict[str, float | None]:
-    """Return what LM calls have used as metrics: their names come behind those of scores, in whose order charts stand."""
+    """Return what LM calls have used as metrics, whose names, and so their charts, come behind those of scores."""
     return {f"usage_{name}": value for name, value in usage(tally).items()}
 
 

@@ -257,6 +257,7 @@ def test_gepa(logged: Kept, lm: Any, scripted_lm: ScriptedLM) -> None:
     told = compiled(logged, lm, gepa)
     whole = told[0]
     assert tree(told) == "\ncompile GEPA 100\n  evaluate candidate 0 66.67\n  evaluate candidate 1 100\n"
+    assert whole.metrics["eval_full"] == whole.metrics["best"] == [(0, 66.67), (1, 100.0)]
     first, second = whole.table("candidates")
     assert (first["parents"], first["score"], first["best_on_examples"]) == (None, 66.67, 2)
     assert (second["parents"], second["score"], second["best_on_examples"]) == ("0", 100.0, 3)

@@ -110,10 +110,11 @@ class CompileRun(Run):
         """Take note of an evaluation beneath: a step of its series, and a row of its candidate."""
         with self._lock:
             key, score = result.key, result.score
+            full = self._is_full(key, result.examples or 0, hidden)
+            key = self.special.series.get(key, key) if full else key
             step = self.begin_step(key) if step is None else step
             self.evaluations += 1
             candidate = self.candidate(snapshot)
-            full = self._is_full(key, result.examples or 0, hidden)
             candidate.scored(step, result, full)
             self.tried += result.examples or 0
             told = metrics({key: score}, step)

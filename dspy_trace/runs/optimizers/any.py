@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dspy_trace.points.optimizers import Discovery
@@ -19,6 +20,9 @@ def part(done: float, of: Any) -> float | None:
 
 class Special:
     """An optimizer of which nothing is known."""
+
+    series: Mapping[str, str] = MappingProxyType({})
+    """By the name of a series of scores, the one that evaluations of all examples are told in instead."""
 
     def parents(self, candidate: Candidate, run: CompileRun) -> Sequence[int]:
         """Return the numbers of the candidates that a new one was made from, if that is known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dspy_trace.guard import ask
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 
 class Optimizer(Special):
+    series = MappingProxyType({"eval": "eval_full"})  # the program that is optimized is evaluated without a name
+
     def __init__(self) -> None:
         self._found: dict[int, Candidate] = {}
         """By GEPA's own numbers, which leave out what was tried on a minibatch alone."""

@@ -243,7 +243,9 @@ def test_mipro_with_minibatches(logged: Kept, lm: Any) -> None:
     assert ranking.splitlines()[2].startswith("| 1 | 100 | 100 |")
     assert cost.startswith("6 evaluations of ")
     note = told[1].tags["mlflow.note.content"]
-    assert note.startswith("**66.67** on 3 examples by metric `exact`, 0 failed: candidate 0 of `QA`, 0 demos\n> Given")
+    assert note.startswith(
+        "**66.67** on 3 examples by metric `exact`, 0 failed: candidate 0 of `QA`, 0 demos:\n> Given"
+    )
     assert (
         whole.files["programs/best.json"] == whole.files["programs/final.json"] != whole.files["programs/initial.json"]
     )

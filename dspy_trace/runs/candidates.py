@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from dspy_trace.runs.compiles import CompileRun
 
 
+FULL, MINIBATCH = "eval_full", "eval_minibatch"
+"""Series of scores, on all examples and on some, as DSPy names them."""
+
+HELD_OUT = "eval_val"
+"""Series of the scores on a validation set, where an optimizer compares candidates on the training set."""
+
+
 @dataclass(slots=True)
 class Scored:
     """What came of one evaluation of a candidate."""
@@ -89,10 +96,6 @@ class Candidate:
         return [table, f"{self.number:09d}", told]
 
 
-HELD_OUT = "eval_val"
-"""Series of the scores on a validation set, where an optimizer compares candidates on the training set."""
-
-
 class Rounds:
     """Rollouts that an optimizer runs itself, many at once: each round of them scores the candidates that are in it."""
 
@@ -130,7 +133,7 @@ class Rounds:
         for group in found.values():
             held_out = not self._held_out.isdisjoint(group.examples)
             whole = len(group.examples) >= trainset and not held_out
-            key = HELD_OUT if held_out else "eval_full" if whole else "eval_minibatch"
+            key = HELD_OUT if held_out else FULL if whole else MINIBATCH
             told = Scored(key, group.score, len(group.examples), group.seconds, group.usage)
             self._run.evaluated(group.snapshot, told, hidden=not whole)
 

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from dspy_trace import facts
-from dspy_trace.runs.candidates import Scored
+from dspy_trace.runs.candidates import FULL, MINIBATCH, Scored
 from dspy_trace.runs.examples import row
 from dspy_trace.runs.programs import Snapshot
 from dspy_trace.runs.run import Run, metrics, spent, usage
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 SCORE = "eval"
 """Metric that holds the score, under the name that MLflow's own logging gave it."""
-
-FULL = "eval_full"
-"""Series that DSPy's optimizers put evaluations of all examples in, beside those of some."""
 
 EXAMPLES = "examples"
 """Table of the examples."""
@@ -96,7 +93,7 @@ class Minibatch:
     def __init__(self, run: Run, fact: facts.Evaluation) -> None:
         assert run.compile is not None
         self.run, self.compile, self.fact = run, run.compile, fact
-        self.key = _key(fact, "eval_minibatch")
+        self.key = _key(fact, MINIBATCH)
         self.snapshot = Snapshot(fact.subject, run.recorder.capture is not None, run.recorder.redact)
         self.step = self.compile.begin_step(self.key)
         self._begun = monotonic()

@@ -56,9 +56,10 @@ class Snapshot:
             if type(fields) is dict and fields:
                 decisions[path] = fields
         if predictors:
-            self.decisions = dumps(decisions, 2**14) if decisions else None
-            self.identity = f"{self.version} {models} {self.decisions}"
+            self.identity = f"{self.version} {models} {dumps(decisions, 2**14)}"
             self.model = ", ".join(dict.fromkeys(model for model in models if model)) or None
+        if content and decisions:
+            self.decisions = dumps(ask(redact, decisions) if redact is not None else decisions, 2**14)
         self.signature = "; ".join(dict.fromkeys(text for text in texts if text)) or None
         self.state: str | None = ask(state_of, program, redact) if content else None
 

@@ -44,7 +44,7 @@ def of_evaluation(run: EvaluationRun) -> str:
     metric = f" by metric `{fact.metric}`" if fact.metric is not None else ""
     which = f"candidate {run.candidate} of " if run.candidate is not None else ""
     told = f"{score} on {fact.examples} examples{metric}, {run.failures} failed: {which}`{fact.program}`"
-    return cut(f"{told}, {_demos(run.snapshot)}\n{_quoted(run.snapshot)}", LONGEST)
+    return cut(f"{told}, {_demos(run.snapshot)}{_quoted(run.snapshot)}", LONGEST)
 
 
 def _best(best: Candidate) -> str:
@@ -52,16 +52,16 @@ def _best(best: Candidate) -> str:
     about = ["the program that was optimized" if best.number == 0 else f"candidate {best.number}", _demos(snapshot)]
     about += [f"model `{snapshot.model}`"] if snapshot.model else []
     about += [f"decisions `{snapshot.decisions}`"] if snapshot.decisions else []
-    return f"Best: {', '.join(about)}:\n{_quoted(snapshot)}"
+    return f"Best: {', '.join(about)}{_quoted(snapshot)}"
 
 
 def _quoted(snapshot: Snapshot) -> str:
-    """Return the instructions of a program; of several predictors each under its path."""
+    """Return the instructions of a program, behind a colon; of several predictors each under its path."""
     parts = []
     for path, text in snapshot.instructions.items():
         quoted = [f"> {line}" for line in cut(text, 1_200).splitlines()]
         parts.append("\n".join([f"> `{path}`", ">", *quoted] if len(snapshot.instructions) > 1 else quoted))
-    return "\n>\n".join(parts)
+    return ":\n" + "\n>\n".join(parts) if parts else ""
 
 
 def _line(one: Candidate) -> str:

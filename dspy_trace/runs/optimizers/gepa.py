@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from dspy_trace.guard import ask
 from dspy_trace.points.optimizers import Discovery
+from dspy_trace.runs.candidates import FULL
+from dspy_trace.runs.evaluations import SCORE
 from dspy_trace.runs.optimizers.any import Special, part
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Optimizer(Special):
-    series = MappingProxyType({"eval": "eval_full"})  # the program that is optimized is evaluated without a name
+    series = MappingProxyType({SCORE: FULL})  # the program that is optimized is evaluated without a name
 
     def __init__(self) -> None:
         self._found: dict[int, Candidate] = {}

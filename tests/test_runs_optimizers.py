@@ -271,6 +271,18 @@ def test_gepa(logged: Kept, lm: Any, scripted_lm: ScriptedLM) -> None:
     assert {row["candidate"] for row in rows} == {0, 1}
 
 
+def test_what_gepa_gives_up(logged: Kept, lm: Any, scripted_lm: ScriptedLM) -> None:
+    """A candidate that is no better on its minibatch has its parents, too, and its texts; it gets no further."""
+    scripted_lm.answer = lambda body: (
+        answer(body) if "answer" in output_fields(body) else fill(body, new_instruction="worse than before")
+    )
+    whole = compiled(logged, lm, gepa)[0]
+    first, *others = whole.table("candidates")
+    assert (first["score"], whole.last("best")) == (66.67, 66.67)
+    assert [(one["parents"], one["score"], one["instructions"]) for one in others] == [("0", None, "worse than before")]
+    assert (others[0]["minibatch_score"], others[0]["evaluations"]) == (50.0, 3)
+
+
 def test_simba(logged: Kept, lm: Any) -> None:
     """Rollouts that it runs itself are rows, and score the candidates in them, a round at a time."""
     told = compiled(logged, lm, simba)

@@ -34,6 +34,23 @@ class Discovery(Finding):
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(slots=True, eq=False)
+class Proposed(Finding):
+    """An optimizer has made candidates and tried them: the texts of each, and its parents' numbers."""
+
+    candidates: Sequence[tuple[Mapping[str, str], Sequence[int]]]
+
+
+class ProposedNotes(Notes):
+    """Reads what GEPA has made of its candidates, whether it gets through or not: ``propose(state)`` of a proposer."""
+
+    def returned(self, fact: Compilation, instance: Any, result: Any) -> Fact | None:
+        made = result if isinstance(result, list) else [result]
+        told = [ask(lambda one=one: (dict(one.candidate), list(one.parent_program_ids))) for one in made]
+        known = [one for one in told if one is not None]
+        return Proposed(known) if known else None
+
+
 class DiscoveryNotes(Notes):
     """Reads what GEPA keeps of a candidate that has got through: ``update_state_with_new_program(...)``."""
 

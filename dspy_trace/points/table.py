@@ -22,7 +22,7 @@ from dspy_trace.points.lm import (
 )
 from dspy_trace.points.lm_before_34 import CacheNotes, LMReaderBefore34, ResponseNotes, TypedResponseNotes
 from dspy_trace.points.modules import ModuleReader
-from dspy_trace.points.optimizers import DiscoveryNotes, OwnRunNotes
+from dspy_trace.points.optimizers import DiscoveryNotes, OwnRunNotes, ProposedNotes
 from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
 from dspy_trace.points.tools import InterpreterReader, InvokedToolReader, ToolReader
 from dspy_trace.points.transports import headed_httpx, headed_lm15
@@ -42,11 +42,13 @@ _ATTEMPT = AttemptNotes()
 _STREAM = StreamNotes()
 _CHUNK = ChunkNotes()
 _TRANSPORT = TransportNotes()
+_PROPOSED = ProposedNotes()
 
 _EXECUTION = "dspy.clients.execution"
 _ADAPTERS = "dspy.adapters.base"
 _BASE_LM = "dspy.clients.base_lm"
 _EMBEDDINGS = "dspy.retrievers.embeddings"
+_MUTATION = "gepa.proposer.reflective_mutation.reflective_mutation"
 
 CALLS: Final[tuple[Call, ...]] = (
     Call("dspy.primitives.module", "Module.__call__", overrides=True, reader=_MODULE),
@@ -96,6 +98,8 @@ NOTES: Final[tuple[Note, ...]] = (
     Note("dspy._vendor.lm15.transports._async", "StdlibAsyncTransport.stream", within=LMCall, notes=_TRANSPORT),
     Note("dspy.clients.lm", "_get_stream_completion_fn", within=LMCall, notes=LiteLLMStreamNotes()),
     Note("gepa.core.state", "GEPAState.update_state_with_new_program", within=Compilation, notes=DiscoveryNotes()),
+    Note(_MUTATION, "ReflectiveMutationProposer.propose", within=Compilation, notes=_PROPOSED),
+    Note("gepa.proposer.merge", "MergeProposer.propose", within=Compilation, notes=_PROPOSED),
     Note("gepa.logging.experiment_tracker", "ExperimentTracker.start_run", within=Compilation, notes=OwnRunNotes()),
     Note("dspy.clients.typesafe", "TypeSafe._finish", within=DecisionCall, notes=FinishNotes()),
 )

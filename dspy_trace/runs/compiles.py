@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_trace import facts
 from dspy_trace.guard import ask, shielded
-from dspy_trace.points.optimizers import Discovery, Finding, OwnRun
+from dspy_trace.points.optimizers import Finding, OwnRun
 from dspy_trace.runs import values
 from dspy_trace.runs.candidates import Candidate, Rounds, Scored
 from dspy_trace.runs.evaluations import put_example
@@ -158,12 +158,9 @@ class CompileRun(Run):
         """Take note of what the optimizer itself tells."""
         if isinstance(fact, OwnRun):
             self.follow()
-        elif isinstance(fact, Discovery):
-            self._discovered(fact)
-
-    def _discovered(self, fact: Discovery) -> None:
+            return
         with self._lock:
-            changed = self.special.discovered(fact, self)
+            changed = self.special.found(fact, self)
             self.tell({"rows": [candidate.row(CANDIDATES) for candidate in changed]})
 
     def finish(self, error: BaseException | None) -> None:

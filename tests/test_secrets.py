@@ -14,17 +14,9 @@ import pytest
 
 from dspy_trace import secrets
 from dspy_trace.secrets import REPLACEMENT, learn, looks_secret, scrub, scrub_json, scrub_text
+from tests.planted import nothing_known  # noqa: F401  # a fixture
 
 KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"
-
-
-@pytest.fixture(autouse=True)
-def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test begins with no secret known."""
-    monkeypatch.setattr(secrets, "_known", {})
-    monkeypatch.setattr(secrets, "_inherited", {})
-    monkeypatch.setattr(secrets, "_passing", {})
-    monkeypatch.setattr(secrets, "_finder", None)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ class InterpreterReader:
         return fact
 
     def end(self, fact: CodeExecution, instance: Any, result: Any, error: BaseException | None) -> None:
-        fact.result = result
+        # What the code has submitted comes in a wrapping of DSPy's.
+        fact.result = ask(getattr, result, "output") if type(result).__name__ == "FinalOutput" else result
 
 
 class InvokedToolReader:

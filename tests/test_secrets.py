@@ -143,6 +143,7 @@ def test_many_secrets() -> None:
         ('"{\\"token\\": \\"a b\\", \\"n\\": 1}"', '"{\\"token\\": \\"[secret]\\", \\"n\\": 1}"'),
         ("Incorrect API key provided: sk-proj-abc4567890abcdef.", "Incorrect API key provided: [secret]."),
         ("header was Bearer eyJhbGciOi.x-1_2", "header was Bearer [secret]"),
+        ("header was BEARER eyJhbGciOi.x-1_2", "header was BEARER [secret]"),
         ("the bearer instruments of sk-learn", "the bearer instruments of sk-learn"),
         ("LM(model='gpt', api_key='k v', n=2)", "LM(model='gpt', api_key='[secret] v', n=2)"),
         ("host=db password=hunter2 dbname=x", "host=db password=[secret] dbname=x"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dspy_trace import context as place
-from dspy_trace.autologging import autolog
+from dspy_trace.autologging import autolog, end_metrics
 from dspy_trace.export.outlet import existing, outlet
 from dspy_trace.guard import shielded
 
@@ -33,6 +33,7 @@ def shutdown(timeout: float = 5.0, *, worker: bool = False) -> None:
         worker: also end the process that writes into databases, which otherwise ends by itself when it is idle.
     """
     autolog(disable=True)
+    end_metrics(timeout)
     for out in existing():
         shielded("shutting down", out.shutdown, timeout, worker)
 

@@ -47,23 +47,26 @@ def text(size: int) -> str:
     return " ".join(source.choices(WORDS, k=size))[:size]
 
 
-def microseconds(function: Callable[[str], object], argument: str) -> float:
+def microseconds(function: Callable[[str], object], argument: str, rounds: int) -> float:
     """Return how long one call takes."""
     calls = max(10, 400_000 // (len(argument) + 400))
-    return min(repeat(lambda: function(argument), number=calls, repeat=7)) / calls * 1e6
+    return min(repeat(lambda: function(argument), number=calls, repeat=rounds)) / calls * 1e6
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--known", type=int, default=30, help="how many secrets the process knows (default: 30)")
-    for secret in known(parser.parse_args().known):
+    parser.add_argument("--rounds", type=int, default=7, help="how often everything is measured (default: 7)")
+    asked = parser.parse_args()
+    for secret in known(asked.known):
         secrets.learn(secret, "the benchmark")
     print(f"{'characters':>10} {'JSON':>12} {'a KB':>8} {'text':>12} {'a KB':>8}")
     for size in SIZES:
         plain = text(size)
         content = json.dumps({"messages": [{"role": "user", "content": plain}]})
-        figures = microseconds(secrets.scrub_json, content), microseconds(secrets.scrub_text, plain)
+        searches = (secrets.scrub_json, content), (secrets.scrub_text, plain)
+        figures = [microseconds(search, given, asked.rounds) for search, given in searches]
         told = " ".join(f"{took:>9.1f} us {took / size * 1_000:>8.2f}" for took in figures)
         print(f"{size:>10,} {told}")
 

@@ -33,9 +33,10 @@ def shutdown(timeout: float = 5.0, *, worker: bool = False) -> None:
         worker: also end the process that writes into databases, which otherwise ends by itself when it is idle.
     """
     autolog(disable=True)
+    until = time.monotonic() + timeout
     end_metrics(timeout)
     for out in existing():
-        shielded("shutting down", out.shutdown, timeout, worker)
+        shielded("shutting down", out.shutdown, max(until - time.monotonic(), 0.0), worker)
 
 
 @dataclass(frozen=True, slots=True)

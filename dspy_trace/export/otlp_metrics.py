@@ -48,10 +48,12 @@ class LazyOTLPMetricExporter(MetricExporter):
         """Export with the exporter for ``OTEL_EXPORTER_OTLP_PROTOCOL``, gRPC by default."""
         if self._over:
             return MetricExportResult.SUCCESS
-        self._over = Providers().meter_now() is not None
+        gave_way = Providers().meter_now() is not None
         if self._exporter is None:
             self._exporter = _exporter()
-        return self._exporter.export(metrics_data, timeout_millis, **kwargs)
+        result = self._exporter.export(metrics_data, timeout_millis, **kwargs)
+        self._over = gave_way and result is MetricExportResult.SUCCESS
+        return result
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Shut the exporter down, if there is one."""

@@ -84,7 +84,7 @@ def kept(folder: Path) -> list[str]:
         (LATER + "from concurrent.futures import ThreadPoolExecutor; ThreadPoolExecutor(2).submit(work)", 0),
         ("atexit.register(span, 'last')", 0),
         ("provider.shutdown(); span('last')", 0),
-        ("span('last'); time.sleep(1.5); os._exit(0)", 0),
+        ("span('last')\nwhile outlet().processor.queued(): time.sleep(0.01)\nos._exit(0)", 0),
     ],
     ids=[
         "end of the script",
@@ -112,12 +112,13 @@ def test_ends(program: str, status: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["as it is", "as an exit", "killed"])
 def test_ended_from_outside(how: str, tmp_path: Path) -> None:
     """SIGTERM and SIGKILL leave what was handed over an interval before; where SIGTERM is made an exit, all of it."""
-    wait = f"time.sleep(1.5); {SAY_AND_WAIT}"
+    wait = SAY_AND_WAIT
     if how == "as an exit":
         wait = f"signal.signal(signal.SIGTERM, lambda *told: (span('last'), sys.exit(0))); {SAY_AND_WAIT}"
     process = start(wait, tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
+    eventually(lambda: kept(tmp_path) == ["first"], 30.0)
     process.send_signal(signal.SIGKILL if how == "killed" else signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == {"as it is": -15, "as an exit": 0, "killed": -9}[how]
@@ -126,15 +127,18 @@ def test_ended_from_outside(how: str, tmp_path: Path) -> None:
 
 PREFORK = """
 children = []
+reading, writing = os.pipe()
 for number in range(3):
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGTERM, lambda *told: sys.exit(0))
         span(f"request of {number}")
+        os.write(writing, b".")
         while True:
             time.sleep(60)
     children.append(child)
-time.sleep(0.5)
+for child in children:
+    os.read(reading, 1)
 for child in children:
     os.kill(child, signal.SIGTERM)
 assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 3

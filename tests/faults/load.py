@@ -41,6 +41,7 @@ class Spec:
         foreign: one in so many traces holds no span of ours.
         pages: most pages of the spool, as on a full disk.
         dns: whether names can be resolved.
+        overflow: hand nothing on until the queue has overflowed, however fast this machine writes.
         children: start so many processes by a method, that do the same.
     """
 
@@ -54,6 +55,7 @@ class Spec:
     foreign: int = 10
     pages: int = 0
     dns: bool = True
+    overflow: bool = False
     children: tuple[str, int] | None = None
 
 
@@ -112,6 +114,7 @@ class Load:
         outlet().join(provider)
         for name in ("on_start", "on_end", "keep"):
             setattr(self.processor, name, self.stalls.timed(getattr(self.processor, name)))
+        self.processor.write_out = partial(self.write_out, self.processor.write_out)  # type: ignore[method-assign]
         self.tracer = provider.get_tracer("load")
         self.file = os.open(f"{spec.home}/ids", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.content = {mlflow_keys.INPUTS: "x" * spec.text}
@@ -119,11 +122,20 @@ class Load:
     def run(self) -> None:
         """Make traces until it is time to end, and report."""
         threads = [threading.Thread(target=self.work, args=(number,)) for number in range(self.spec.threads)]
-        for thread in threads:
-            thread.start()
+        if self.spec.overflow:
+            self.processor.counted(partial(self.begin, threads))
+        else:
+            self.begin(threads)
         for thread in threads:
             thread.join()
         self.report()
+
+    def begin(self, threads: list[threading.Thread]) -> None:
+        """Start the threads; return once the queue has overflowed, if that is wanted."""
+        for thread in threads:
+            thread.start()
+        while self.spec.overflow and not self.processor.counts.dropped and any(map(threading.Thread.is_alive, threads)):
+            sleep(0.001)
 
     def work(self, number: int) -> None:
         """Make the traces of one thread."""
@@ -152,6 +164,12 @@ class Load:
         span.end()
         if ours:
             os.write(self.file, f"{told.trace_id:032x} {told.span_id:016x}\n".encode())
+
+    def write_out(self, write_out: Any) -> None:
+        """Write down, among the spans, when what is queued begins to be written, and when it has been."""
+        os.write(self.file, b"writing\n")
+        write_out()
+        os.write(self.file, b"written\n")
 
     def report(self) -> None:
         """Say what has been observed, and that the program is about to end."""

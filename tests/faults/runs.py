@@ -81,6 +81,8 @@ class Ran:
     reports: list[dict[str, Any]]
     ended: set[Key] = field(default_factory=set)
     """Spans of ours that have ended, as far as the program has noted them."""
+    unwritten: set[Key] = field(default_factory=set)
+    """Those of them that ended after the last write that was completed had begun."""
 
     def total(self, name: str) -> int:
         """Return a figure of the accounts, of all processes."""
@@ -140,9 +142,15 @@ class Program:
         reports = [json.loads(path.read_text()) for path in self.home.glob("report.*")]
         ids = self.home / "ids"
         lines = ids.read_text().splitlines() if ids.exists() else []
-        ended = {(line[:32], line[33:]) for line in lines if len(line) == 49}
+        written = max((number for number, line in enumerate(lines) if line == "written"), default=0)
+        begun = max((number for number, line in enumerate(lines[:written]) if line == "writing"), default=0)
         ends = now - max(report["ends"] for report in reports) if reports else None
-        return Ran(status, stderr, ends, reports, ended)
+        return Ran(status, stderr, ends, reports, _keys(lines), _keys(lines[begun:]))
+
+    def noted(self) -> int:
+        """Return how many spans of ours the program has noted by now."""
+        ids = self.home / "ids"
+        return len(_keys(ids.read_text().splitlines())) if ids.exists() else 0
 
     def workers(self) -> list[int]:
         """Return the worker processes that serve the spool."""
@@ -158,6 +166,10 @@ class Program:
         with delivering(environ) as delivery:
             assert delivery.deliver_all(timeout * share()), records.problems(delivery.file())
             return delivery.file()
+
+
+def _keys(lines: list[str]) -> set[Key]:
+    return {(line[:32], line[33:]) for line in lines if len(line) == 49}
 
 
 class Audit:

@@ -32,7 +32,7 @@ invoke_workflow Desk CHAIN
 
 
 def test_the_program_neither_waits_nor_grows(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    """One call with `autolog()` takes half a second more than without, on a machine that has the time, and 30 MB."""
+    """One call with `autolog()` takes half a second more than without, more on a slow or busy machine, and 30 MB."""
     traced, untraced = [], []
     project.run(UNTRACED)  # reads everything from the disk once
     for number in range(5):
@@ -51,8 +51,10 @@ def test_the_program_neither_waits_nor_grows(project: Project, capsys: pytest.Ca
     assert not any(one.mlflow for one in traced)
     assert [(one.out, one.err) for one in traced] == [(one.out, one.err) for one in untraced]
     assert kilobytes < 30 * 1024
-    assert cpu < 0.5
-    assert seconds < 0.5 * busy + noise
+    # Where the program itself takes long, so does what we add.
+    allowed = max(0.5, 0.4 * alone)
+    assert cpu < allowed
+    assert seconds < allowed * busy + noise
 
 
 def added(name: str, traced: list[Done], untraced: list[Done]) -> float:

@@ -1,8 +1,11 @@
 """Which calls are observed, and beneath which others.
 
-``observe`` is all that a wrapper needs::
+This is all that a wrapper needs::
 
-    with observe(reader, instance, args, kwargs) as call:
+    context = get_current()
+    if is_idle(context):
+        return wrapped(*args, **kwargs)
+    with observe(context, reader, instance, args, kwargs) as call:
         return call.returned(wrapped(*args, **kwargs))
 """
 
@@ -10,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.context import Context, get_current
+from opentelemetry.context import Context
 
 from dspy_trace import context as place
 from dspy_trace import facts, units
@@ -25,14 +28,22 @@ if TYPE_CHECKING:
     from dspy_trace.wrappers import Door
 
 
-def observe(reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None = None) -> Call | Unobserved:
-    """Begin to observe a call, if it is to be observed."""
-    context = get_current()
-    if place.CALL not in context:
-        # Nothing more than this where no SDK is set up.
-        observer = active()
-        if observer is None or observer.tracer() is None:
-            return UNOBSERVED
+def is_idle(context: Context, sends: bool = False) -> bool:
+    """Return whether nothing is observed in `context`, whatever is called: no SDK is set up, or nobody is told.
+
+    All that a call costs then. One that `sends` requests has a span for what they take along, if they do.
+    """
+    above: Call | None = context.get(place.CALL)  # type: ignore[assignment]  # only we write this key
+    if above is not None:
+        return above.tells_nothing and not place.waiting and not (sends and above.observer.settings.propagate)
+    observer = active()
+    return observer is None or observer.tracer() is None
+
+
+def observe(
+    context: Context, reader: Reader, instance: Any, args: Args, kwargs: Kwargs, door: Door | None = None
+) -> Call | Unobserved:
+    """Begin to observe a call in `context`, if it is to be observed."""
     call = shielded("beginning a call", _begin, context, reader, instance, args, kwargs, door)
     return call if call is not None else UNOBSERVED
 

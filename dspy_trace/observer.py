@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Protocol
 
 import orjson
-from opentelemetry import trace
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import (
@@ -28,7 +27,7 @@ from dspy_trace.guard import ask, shielded
 from dspy_trace.metrics import Meters
 from dspy_trace.points.optimizers import Discovery
 from dspy_trace.settings import LIMIT, OPENINFERENCE, Settings
-from dspy_trace.signals import Providers
+from dspy_trace.signals import Providers, leaves_out_beneath
 from dspy_trace.vocab import Attributes, Settling, Vocabulary
 from dspy_trace.vocab.genai import GenAI
 from dspy_trace.vocab.spelling import Spelling
@@ -112,6 +111,7 @@ class Observer:
         """What was asked for."""
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
+        self._lean = False
         self._meter_provider: MeterProvider | None = None
         self._logger_provider: LoggerProvider | None = None
         self._events: Events | None = None
@@ -121,13 +121,13 @@ class Observer:
 
         The application may set its provider at any time, so it is looked up when a root starts.
         """
-        given = self.providers.tracer
-        provider = given if given is not None else shielded("finding the tracer provider", trace.get_tracer_provider)
+        provider = self.providers.tracer_now()
         if provider is not self._provider:
             if self.joined is not None and provider is not None:
                 shielded("joining a provider", self.joined, provider)
             self._tracer = shielded("getting a tracer", _tracer_of, provider)
             self._bound(min(self.settings.value_limit, _length_limit(provider)))
+            self._lean = leaves_out_beneath(provider)
             self._provider = provider
             # Whoever else is set up with the application is there by its first call.
             shielded("looking for neighbours", neighbours.warn_once)
@@ -136,6 +136,10 @@ class Observer:
             self.meters = shielded("getting a meter", self._meters_of, meter_provider)
             self._meter_provider = meter_provider
         return self._tracer if self._tracer is not None or self.meters is None else _NO_SPANS
+
+    def needs_nothing(self) -> bool:
+        """Return whether nobody is told anything of calls beneath one whose span is not recorded."""
+        return self._lean and self.meters is None and self.runs is None and not self.settings.emit_event
 
     def _meters_of(self, provider: MeterProvider | None) -> Meters | None:
         if provider is None:

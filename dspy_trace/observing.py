@@ -38,7 +38,10 @@ _EVENTS: Final = frozenset({facts.LMCall, facts.ExampleRun})
 
 
 class Call:
-    """An observed call. A context manager: entered when it is made, left when the host's function is."""
+    """An observed call. A context manager: entered when it is made, left when the host's function is.
+
+    Where it `tells_nothing`, nobody is told of it or of what is called beneath.
+    """
 
     __slots__ = (
         "_attributes",
@@ -63,6 +66,7 @@ class Call:
         "run",
         "span",
         "tally",
+        "tells_nothing",
         "tracer",
     )
 
@@ -89,14 +93,14 @@ class Call:
         self._module: Call | None = None if kind in units.KINDS else module
         if kind in units.KINDS or (kind is facts.ModuleCall and fact.outermost):
             self.tally = fact.tally = Tally(self.tally)
+        self.tells_nothing = False
         self._muted: bool = (above is not None and above._muted) or kind in observer.muted
         self._muted = self._muted or (observer.ratio < 1.0 and units.is_left_out(kind, above, observer.ratio))
         self._reader = reader
         self._event: Event | Claimed | None = None
-        meters = observer.meters
         self._watch: Watch | None = None
-        if meters is not None:
-            self._watch = meters.watch(fact, above._watch if above is not None else None)
+        if observer.meters is not None:
+            self._watch = observer.meters.watch(fact, above._watch if above is not None else None)
         self.instance = instance
         self._attributes: Attributes | None = None
         self._beside: dict[str, Any] | None = None
@@ -141,6 +145,8 @@ class Call:
             if span.is_recording():
                 self._attributes = {}
                 shielded("describing a call", self._describe, spellings, self._attributes)
+            elif (above is None or above.tells_nothing) and type(fact) not in units.KINDS:
+                self.tells_nothing = self.observer.needs_nothing()
             if type(fact) in _EVENTS:
                 self._event = shielded("describing an event", self.observer.event, fact)
         self._token: Token[Any] = attach(self._context)
@@ -212,7 +218,9 @@ class Call:
                 self._result = result
             if self._attributes is not None:
                 shielded("ending a call", self._end, self._attributes, error)
-            elif self._watch is not None or self._event is not None or type(self.fact) in units.READ:
+            elif not self.tells_nothing and (
+                self._watch is not None or self._event is not None or type(self.fact) in units.READ
+            ):
                 shielded("counting a call", self._count, error)
             if self._watch is not None:
                 shielded("measuring a call", self._watch.stop, error, self._context)

@@ -1,16 +1,25 @@
-"""Where metrics and events go: the providers that were given, else the application's, whenever it sets them."""
+"""Where spans, metrics and events go: the providers that were given, else the application's, whenever it sets them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, TypeVar
+import os
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 import opentelemetry.metrics._internal as metrics_api
+import opentelemetry.trace as trace_api
 from opentelemetry._logs import LoggerProvider, get_logger_provider
+from opentelemetry.environment_variables import OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER
 from opentelemetry.metrics import MeterProvider, get_meter_provider
-from opentelemetry.trace import TracerProvider
+from opentelemetry.trace import TracerProvider, get_tracer_provider
 
-from dspy_trace.guard import shielded
+from dspy_trace.guard import ask, shielded
+
+T = TypeVar("T")
+
+
+def _named() -> frozenset[str]:
+    return frozenset({OTEL_PYTHON_METER_PROVIDER, OTEL_PYTHON_TRACER_PROVIDER} & os.environ.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +31,34 @@ class Providers:
         meter: takes metrics.
         logger: takes events.
         spare_meter: takes metrics for as long as the application has no meter provider.
+        named: variables by which the environment chooses a global provider; OpenTelemetry makes it when it is asked.
     """
 
     tracer: TracerProvider | None = None
     meter: MeterProvider | None = None
     logger: LoggerProvider | None = None
     spare_meter: MeterProvider | None = None
+    named: frozenset[str] = field(default_factory=_named)
+
+    # The public functions of OpenTelemetry read the environment each time, which takes longer than all the rest of what
+    # is done where there is no SDK. The names behind them are private: where they are gone, so is the short cut.
+
+    def tracer_now(self) -> TracerProvider | None:
+        """Return who takes spans now, or ``None`` where nobody does."""
+        if self.tracer is not None:
+            return self.tracer
+        found: Any = getattr(trace_api, "_TRACER_PROVIDER", self)
+        if found is self or (found is None and OTEL_PYTHON_TRACER_PROVIDER in self.named):
+            found = shielded("finding the tracer provider", get_tracer_provider)
+        return _real(found)
 
     def meter_now(self) -> MeterProvider | None:
         """Return who takes metrics now, or ``None`` where nobody does."""
-        found = self.meter if self.meter is not None else _global_meter_provider()
+        if self.meter is not None:
+            return _real(self.meter)
+        found: Any = getattr(metrics_api, "_METER_PROVIDER", self)
+        if found is self or (found is None and OTEL_PYTHON_METER_PROVIDER in self.named):
+            found = _real(shielded("finding the meter provider", get_meter_provider))
         return self.spare_meter if found is None else _real(found)
 
     def logger_now(self) -> LoggerProvider | None:
@@ -41,25 +68,26 @@ class Providers:
 
 
 _NONE: Final = frozenset(
-    {"NoOpLoggerProvider", "NoOpMeterProvider", "NoneType", "ProxyLoggerProvider", "_ProxyMeterProvider"}
+    {"NoOpLoggerProvider", "NoOpMeterProvider", "NoOpTracerProvider", "NoneType"}
+    | {"ProxyLoggerProvider", "ProxyTracerProvider", "_ProxyMeterProvider"}
 )
 """Classes that stand for there being none. Two of them have no public name to compare them by."""
 
 
-T = TypeVar("T")
+def _real(provider: T | None) -> T | None:
+    return None if provider is None or type(provider).__name__ in _NONE else provider
 
 
-def _real(provider: T) -> T | None:
-    return None if type(provider).__name__ in _NONE else provider
+def leaves_out_beneath(provider: TracerProvider | None) -> bool:
+    """Return whether `provider` is certain to sample no span whose parent, of this process, is not sampled.
 
-
-def _global_meter_provider() -> MeterProvider | None:
-    """Return the application's meter provider, if it has set one.
-
-    This runs for each trace, and where there is no SDK for each call. The public function reads the environment every
-    time, which takes longer than all the rest; the name behind it is private. Where it is gone, so is the short cut.
+    The name is private: where it is gone, the sampler is asked of every span.
     """
-    if hasattr(metrics_api, "_METER_PROVIDER"):
-        return metrics_api._METER_PROVIDER  # pyright: ignore[reportPrivateUsage]  # see above
-    found: MeterProvider | None = _real(shielded("finding meters", get_meter_provider))
-    return found
+    sampler = ask(getattr, provider, "sampler")
+    if sampler is None:
+        return False
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+
+    if isinstance(sampler, ParentBased) and type(sampler).should_sample is ParentBased.should_sample:
+        sampler = ask(getattr, sampler, "_local_parent_not_sampled")
+    return sampler is ALWAYS_OFF

@@ -10,7 +10,7 @@ from opentelemetry.context import get_current
 
 from dspy_trace import context as place
 from dspy_trace import facts, units
-from dspy_trace.admission import observe
+from dspy_trace.admission import is_idle, observe
 from dspy_trace.guard import ask, shielded, unseen
 from dspy_trace.observing import Call
 from dspy_trace.points import Args, Handover, Held, Kwargs, Note, Notes, Place, Send
@@ -64,16 +64,17 @@ def _is_async(patch: Patch) -> bool:
 
 
 def _observes(point: CallPoint, patch: Patch, is_nearest: IsNearest) -> Wrapper:
-    reader = point.reader
+    reader, sends = point.reader, point.sends
     assert reader is not None
     base, _, name = point.target.rpartition(".")
     door = Door(name, overrides=f"{patch.owner.__module__}.{patch.owner.__qualname__}" != f"{point.module}.{base}")
 
     def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
         try:
-            if not patch.live or not is_nearest(instance):
+            context = get_current()
+            if not patch.live or is_idle(context, sends) or not is_nearest(instance):
                 return wrapped(*args, **kwargs)
-            with observe(reader, instance, args, kwargs, door) as call:
+            with observe(context, reader, instance, args, kwargs, door) as call:
                 return call.returned(wrapped(*args, **kwargs))
         except BaseException as error:
             unseen(error)
@@ -81,9 +82,10 @@ def _observes(point: CallPoint, patch: Patch, is_nearest: IsNearest) -> Wrapper:
 
     async def awaiting(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
         try:
-            if not patch.live or not is_nearest(instance):
+            context = get_current()
+            if not patch.live or is_idle(context, sends) or not is_nearest(instance):
                 return await wrapped(*args, **kwargs)
-            with observe(reader, instance, args, kwargs, door) as call:
+            with observe(context, reader, instance, args, kwargs, door) as call:
                 return call.returned(await wrapped(*args, **kwargs))
         except BaseException as error:
             unseen(error)
@@ -106,10 +108,12 @@ def _innermost() -> Call | None:
 
 
 def _around(kind: type[facts.Fact]) -> Call | None:
-    """Return the nearest call of `kind`; but for modules, only if it is the innermost of all."""
+    """Return the nearest call of `kind`, if it is told; but for modules, only if it is the innermost of all."""
     call = _innermost()
-    if call is None or kind is facts.ModuleCall:
-        return None if call is None else call.module
+    if call is None or call.tells_nothing:
+        return None
+    if kind is facts.ModuleCall:
+        return call.module
     return call if type(call.fact) is kind else None
 
 
@@ -130,8 +134,10 @@ class _NoteTaker:
 
     def begin(self, instance: Any, args: Args, kwargs: Kwargs) -> Call | None:
         """Return the call that the notes are about, having told them how this begins."""
-        call = _around(self._kind) if self._patch.live and self._is_nearest(instance) else None
-        if call is not None and self._starts:
+        call = _around(self._kind)
+        if call is None or not self._patch.live or not self._is_nearest(instance):
+            return None
+        if self._starts:
             _note(call, self._notes.before, instance, args, kwargs)
         return call
 
@@ -214,7 +220,7 @@ def _spreads(patch: Patch) -> Wrapper:
                 try:
                     if reader is None:
                         return function(item)
-                    with observe(reader, None, (item,), {}) as call:
+                    with observe(get_current(), reader, None, (item,), {}) as call:
                         return call.returned(function(item))
                 except BaseException as error:
                     unseen(error)

@@ -13,13 +13,14 @@ from dspy_trace.instrumentor import DSPyInstrumentor
 # DSPy asks the network for model prices when it first needs one, and waits for the answer; its bundled list is enough.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "true")
 
+# What another one imports comes before it: pytest explains no assert of a module that it finds imported.
 pytest_plugins = [
     "tests.parts.collector",
     "tests.parts.lm",
     "tests.parts.mlflow_server",
-    "tests.parts.project",
     "tests.parts.scripted_lm",
     "tests.parts.scripted_mlflow",
+    "tests.parts.project",
 ]
 
 

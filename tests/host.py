@@ -153,7 +153,11 @@ def process() -> dict[str, Any]:
     return {
         "environment": dict(os.environ),
         "signal handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
-        "dspy.settings": {key: (id(config[key]), str(config[key])) for key in config},
+        # DSPy keeps thousands of calls in its settings: who they are is enough.
+        "dspy.settings": {
+            key: (id(value), [*map(id, value)] if isinstance(value, list) else str(value))
+            for key, value in ((key, config[key]) for key in config)
+        },
         "owner of dspy.settings": (settings.config_owner_thread_id, settings.config_owner_async_task),
         "overrides of dspy.settings": dict(settings.thread_local_overrides.get()),
         "OpenTelemetry's context": otel_context.get_current(),

@@ -26,7 +26,7 @@ def ran(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, "-m", "dspy_trace.cli", "run", *words],
         cwd=folder,
-        env={**told, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy"},
+        env={**told, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "dspy,openai,httpx,httpx2"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

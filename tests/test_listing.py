@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dspy_trace.listing import heading, table
 from dspy_trace.store.traces import Summary
+from dspy_trace.terminal.listing import heading, table
 
 SECRET = "\x1b[2J\x1b]0;owned\x07"
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dspy_trace import page
-from dspy_trace.commands import ui
+from dspy_trace.commands import page, ui
 from tests.delivery import lives
 from tests.parts.project import until
 from tests.parts.scripted_mlflow import Fault, ScriptedMlflow

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from dspy_trace.store.traces import Event, Link, Span, recorded
-from dspy_trace.terminal import draw
+from dspy_trace.terminal.tree import draw
 from dspy_trace.testing import record
 
 TRACE = "7" * 32

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from dspy_trace.store.traces import Event, Span
-from dspy_trace.terminal import draw
+from dspy_trace.terminal.tree import draw
 from tests.test_terminal import DESK, MS, SECRET, span
 
 

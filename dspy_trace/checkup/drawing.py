@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
 from dspy_trace.checkup import Report
-from dspy_trace.terminal import plain
+from dspy_trace.terminal.tree import plain
 
 MARKS = {"ok": ("✓", "v", "green"), "note": ("!", "!", "yellow"), "wrong": ("✗", "x", "bold red")}
 """For each level: the mark, one for terminals that have only ASCII, and the style."""

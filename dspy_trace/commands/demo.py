@@ -132,7 +132,7 @@ def _lm(console: Console, model: str | None) -> Generator[Any]:
 def _report(console: Console, watch: Watch, place: Target) -> None:
     """Print the trace, its sums, where it is, and how to open it."""
     from dspy_trace.store.traces import recorded
-    from dspy_trace.terminal import draw
+    from dspy_trace.terminal.tree import draw
 
     spans = [recorded(span) for span in watch.spans]
     console.print()

@@ -48,7 +48,7 @@ def ls(limit: int, as_json: bool, tracking_uri: str | None, experiment: str | No
 
     only = Wanted(**wanted)
     with looking_into(tracking_uri, experiment) as (target, store):
-        from dspy_trace.listing import table
+        from dspy_trace.terminal.listing import table
 
         found = store.newest(limit, only.condition())
         console = screen()
@@ -100,8 +100,8 @@ def find(store: Store, trace: str | None, called: str) -> Trace:
 
 
 def _draw(console: Console, trace: Trace, uri: str, content: bool, bars: bool) -> None:
-    from dspy_trace.listing import heading
-    from dspy_trace.terminal import draw
+    from dspy_trace.terminal.listing import heading
+    from dspy_trace.terminal.tree import draw
 
     for line in heading(trace.summary, uri):
         console.print(line, overflow="ellipsis", no_wrap=line.no_wrap)

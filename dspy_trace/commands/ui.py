@@ -30,7 +30,7 @@ def ui(trace: str | None, port: int | None, browse: bool, tracking_uri: str | No
     For a database, MLflow's server is started on this machine, for this machine alone, and ended with Ctrl-C. A
     tracking server has its page already. TRACE is as for `show`: by default the newest.
     """
-    from dspy_trace import page
+    from dspy_trace.commands import page
 
     with looking_into(tracking_uri, experiment) as (target, store):
         from dspy_trace.commands.traces import find
@@ -54,7 +54,7 @@ def ui(trace: str | None, port: int | None, browse: bool, tracking_uri: str | No
 
 
 def _say(base: str, trace: Summary, browse: bool) -> None:
-    from dspy_trace import page
+    from dspy_trace.commands import page
 
     address = page.address_of(base, trace.experiment_id, trace.trace_id)
     for what, told in (("MLflow's page", base), ("This trace", address)):

@@ -9,7 +9,7 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
-from dspy_trace.terminal import money
+from dspy_trace.terminal.tree import money
 from dspy_trace.vocab import keys
 
 

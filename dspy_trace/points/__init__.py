@@ -68,11 +68,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Call(Place):
-    """A method whose calls are observed: at a level of detail, and wherever runs are logged if they need it."""
+    """A method whose calls are observed: at a level of detail, and wherever runs are logged if they need it.
+
+    Attributes:
+        sends: makes requests that take the trace's context along, where that is wanted.
+    """
 
     reader: Reader | None = None
     detail: str = "minimal"
     runs: bool = False
+    sends: bool = False
 
 
 @dataclass(frozen=True, slots=True)

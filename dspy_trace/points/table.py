@@ -51,12 +51,12 @@ _EMBEDDINGS = "dspy.retrievers.embeddings"
 CALLS: Final[tuple[Call, ...]] = (
     Call("dspy.primitives.module", "Module.__call__", overrides=True, reader=_MODULE),
     Call("dspy.primitives.module", "Module.acall", overrides=True, reader=_MODULE),
-    Call(_BASE_LM, "BaseLM.__call__", overrides=True, reader=_LM),
-    Call(_BASE_LM, "BaseLM.acall", overrides=True, reader=_LM),
+    Call(_BASE_LM, "BaseLM.__call__", overrides=True, reader=_LM, sends=True),
+    Call(_BASE_LM, "BaseLM.acall", overrides=True, reader=_LM, sends=True),
     Call("dspy.clients.typesafe", "TypeSafe.__call__", overrides=True, reader=_DECISION),
     Call("dspy.clients.typesafe", "TypeSafe.acall", overrides=True, reader=_DECISION),
-    Call("dspy.clients.embedding", "Embedder.__call__", overrides=True, reader=_EMBEDDER),
-    Call("dspy.clients.embedding", "Embedder.acall", overrides=True, reader=_EMBEDDER),
+    Call("dspy.clients.embedding", "Embedder.__call__", overrides=True, reader=_EMBEDDER, sends=True),
+    Call("dspy.clients.embedding", "Embedder.acall", overrides=True, reader=_EMBEDDER, sends=True),
     Call("dspy.adapters.types.tool", "Tool.__call__", overrides=True, reader=_TOOL),
     Call("dspy.adapters.types.tool", "Tool.acall", overrides=True, reader=_TOOL),
     Call("dspy.retrievers.retrieve", "Retrieve.__call__", overrides=True, reader=_RETRIEVER),
@@ -101,8 +101,8 @@ NOTES: Final[tuple[Note, ...]] = (
 """Methods that tell something about a call that is going on."""
 
 CALLS_BEFORE: Final[tuple[Call, ...]] = (
-    Call(_BASE_LM, "BaseLM.__call__", overrides=True, before=(3, 4), reader=_LM_BEFORE_34),
-    Call(_BASE_LM, "BaseLM.acall", overrides=True, before=(3, 4), reader=_LM_BEFORE_34),
+    Call(_BASE_LM, "BaseLM.__call__", overrides=True, before=(3, 4), reader=_LM_BEFORE_34, sends=True),
+    Call(_BASE_LM, "BaseLM.acall", overrides=True, before=(3, 4), reader=_LM_BEFORE_34, sends=True),
     Call("dspy.primitives.program", "Module.__call__", overrides=True, before=(3, 0), reader=_MODULE),
     Call("dspy.primitives.program", "Module.acall", overrides=True, before=(3, 0), reader=_MODULE),
     Call("dspy.primitives.tool", "Tool.__call__", overrides=True, before=(3, 0), reader=_TOOL),

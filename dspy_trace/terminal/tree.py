@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from dspy_trace import contents, waterfall
-from dspy_trace.forest import Row, rows
 from dspy_trace.store.traces import Event, Span
+from dspy_trace.terminal import contents, waterfall
+from dspy_trace.terminal.forest import Row, rows
 from dspy_trace.vocab import keys
 from dspy_trace.vocab import mlflow_keys as mlflow
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from rich.text import Text
 
 from dspy_trace.store.traces import Summary
-from dspy_trace.terminal import GAP, duration, figures, money, plain, short, tokens
+from dspy_trace.terminal.tree import GAP, duration, figures, money, plain, short, tokens
 
 STATES = {"OK": ("OK", ""), "ERROR": ("ERROR", "bold red"), "IN_PROGRESS": ("running", "yellow")}
 """Word and style for each state that MLflow knows."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from dspy_trace.forest import Row
 from dspy_trace.store.traces import Event, Span
+from dspy_trace.terminal.forest import Row
 from dspy_trace.vocab import keys
 
 LEAST = 12

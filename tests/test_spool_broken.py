@@ -164,6 +164,8 @@ def test_what_is_said_of_runs_is_kept(tmp_path: Path, caplog: pytest.LogCaptureF
     assert spooled.rows(again, "run", "table") == [b"1", b"2"]
     assert [one.cause for one in records.problems(again)] == ["gone"]
     assert f"{len(taken)} records of runs" in broken(caplog)[0]
+    again.put([trace(target)], "me")
+    assert again.read("SELECT max(id) FROM batches")[0][0] > 10**12, "the id of a batch that was lost is given again"
 
 
 @pytest.mark.parametrize("when", ["before", "while"])

@@ -79,24 +79,32 @@ def _rename(path: Path, name: Path) -> None:
 
 def _salvage(broken: Path, made: Spool) -> tuple[int, int]:
     """Copy what can be read of a broken spool into a new one; return the number of spans and of records of runs."""
-    with made.writing() as db, suppress(sqlite3.Error), closing(sqlite3.connect(str(broken), timeout=1.0)) as source:
-        # So that SQLite reads what there is of a file that has been cut off.
-        source.execute("PRAGMA writable_schema = ON")
-        source.text_factory = lambda found: found.decode("utf-8", "replace")
-        for table in _TABLES:
-            columns = db.execute(f"PRAGMA table_info({table})").fetchall()
-            names = ", ".join(name for _, name, *_ in columns)
-            marks = ", ".join("?" * len(columns))
-            for order in ("ASC", "DESC"):  # up to what cannot be read, from both ends
-                keys = ", ".join(f"{name} {order}" for _, name, _, _, _, key in columns if key)
-                found = _readable(source, f"SELECT {names} FROM {table} ORDER BY {keys}")
-                fitting = (row for row in found if _fits(row, columns))
-                db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", fitting)
+    with made.writing() as db:
+        # What is being sent meanwhile will be settled by its id, which is not given again if it cannot be read.
+        db.executemany("INSERT INTO sqlite_sequence VALUES (?, ?)", [(one, int(time() * 1000)) for one in _ADDRESSED])
+        with suppress(sqlite3.Error), closing(sqlite3.connect(str(broken), timeout=1.0)) as source:
+            # So that SQLite reads what there is of a file that has been cut off.
+            source.execute("PRAGMA writable_schema = ON")
+            source.text_factory = lambda found: found.decode("utf-8", "replace")
+            for table in _TABLES:
+                _copy(table, source, db)
         for table in _ADDRESSED:
             db.execute(f"DELETE FROM {table} WHERE target NOT IN (SELECT id FROM targets)")
     ((spans, runs),) = made.read("SELECT (SELECT total(spans) FROM batches), (SELECT count(*) FROM runs)")
     made.close()
     return int(spans), int(runs)
+
+
+def _copy(table: str, source: sqlite3.Connection, db: sqlite3.Connection) -> None:
+    """Copy a table up to what cannot be read, from both ends."""
+    columns = db.execute(f"PRAGMA table_info({table})").fetchall()
+    names = ", ".join(name for _, name, *_ in columns)
+    marks = ", ".join("?" * len(columns))
+    for order in ("ASC", "DESC"):
+        keys = ", ".join(f"{name} {order}" for _, name, _, _, _, key in columns if key)
+        found = _readable(source, f"SELECT {names} FROM {table} ORDER BY {keys}")
+        fitting = (row for row in found if _fits(row, columns))
+        db.executemany(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", fitting)
 
 
 def _readable(source: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,10 +15,9 @@ from dspy_trace.export.places import open_spool, spool_file
 from dspy_trace.export.target import Target
 from dspy_trace.runs import spooled
 from dspy_trace.runs.spooled import Record
-from tests.delivery import adds_up, delivering, environment, eventually, spans_of, trace
+from tests.delivery import PAGE, adds_up, checkpoint, delivering, environment, eventually, halved, spans_of, trace
 from tests.parts.scripted_mlflow import ScriptedMlflow
 
-PAGE = 4096
 LONG = "x" * 100_000
 """So that two hundred traces are several times what SQLite keeps in memory and a request holds."""
 
@@ -37,20 +35,9 @@ def broken(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [text for text in told if "broken" in text]
 
 
-def checkpoint(file: Path) -> None:
-    """Have all that is in a spool written where it can be damaged."""
-    with closing(sqlite3.connect(file)) as db:
-        assert db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
-
-
 def emptied(file: Path) -> None:
     """Cut it off at its beginning."""
     os.truncate(file, 0)
-
-
-def halved(file: Path) -> None:
-    """Cut it off in the middle."""
-    os.truncate(file, file.stat().st_size // 2 // PAGE * PAGE)
 
 
 def overwritten(file: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dspy_trace import context as place
-from dspy_trace.autologging import autolog
+from dspy_trace.autologging import autolog, end_metrics
 from dspy_trace.export.outlet import existing, outlet
 from dspy_trace.guard import shielded
 
@@ -33,8 +33,10 @@ def shutdown(timeout: float = 5.0, *, worker: bool = False) -> None:
         worker: also end the process that writes into databases, which otherwise ends by itself when it is idle.
     """
     autolog(disable=True)
+    until = time.monotonic() + timeout
+    end_metrics(timeout)
     for out in existing():
-        shielded("shutting down", out.shutdown, timeout, worker)
+        shielded("shutting down", out.shutdown, max(until - time.monotonic(), 0.0), worker)
 
 
 @dataclass(frozen=True, slots=True)

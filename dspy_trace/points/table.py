@@ -53,8 +53,8 @@ CALLS: Final[tuple[Call, ...]] = (
     Call("dspy.primitives.module", "Module.acall", overrides=True, reader=_MODULE),
     Call(_BASE_LM, "BaseLM.__call__", overrides=True, reader=_LM, sends=True),
     Call(_BASE_LM, "BaseLM.acall", overrides=True, reader=_LM, sends=True),
-    Call("dspy.clients.typesafe", "TypeSafe.__call__", overrides=True, reader=_DECISION),
-    Call("dspy.clients.typesafe", "TypeSafe.acall", overrides=True, reader=_DECISION),
+    Call("dspy.clients.typesafe", "TypeSafe.__call__", overrides=True, reader=_DECISION, sends=True),
+    Call("dspy.clients.typesafe", "TypeSafe.acall", overrides=True, reader=_DECISION, sends=True),
     Call("dspy.clients.embedding", "Embedder.__call__", overrides=True, reader=_EMBEDDER, sends=True),
     Call("dspy.clients.embedding", "Embedder.acall", overrides=True, reader=_EMBEDDER, sends=True),
     Call("dspy.adapters.types.tool", "Tool.__call__", overrides=True, reader=_TOOL),
@@ -132,14 +132,16 @@ HANDOVERS: Final[tuple[Handover, ...]] = (Handover("dspy.utils.unbatchify", "Unb
 """Methods that wait for a thread of DSPy's own, which no context reaches."""
 
 _LM15 = "dspy._vendor.lm15.transports"
-_ASKING = (LMCall, Embedding)
+_ASKING = (LMCall, DecisionCall, Embedding)
 
 SENDS: Final[tuple[Send, ...]] = (
     Send(f"{_LM15}._sync", "StdlibTransport.stream", within=_ASKING, headed=headed_lm15),
     Send(f"{_LM15}._async", "StdlibAsyncTransport.stream", within=_ASKING, headed=headed_lm15),
-    # LiteLLM's requests, whichever of its ways they take.
+    # LiteLLM's requests, whichever of its ways they take, and with httpx's successor those of decision LMs.
     Send("httpx", "Client.send", within=_ASKING, headed=headed_httpx),
     Send("httpx", "AsyncClient.send", within=_ASKING, headed=headed_httpx),
+    Send("httpx2", "Client.send", within=_ASKING, headed=headed_httpx),
+    Send("httpx2", "AsyncClient.send", within=_ASKING, headed=headed_httpx),
 )
 """Methods that send requests to LMs."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_dspy_versions import ROOT, clean_environ, digest, uv
+from tests.parts.environments import ROOT, clean_environ, digest, uv
 
 PAIRS = (("3.10", "3.1.3"), ("3.13", importlib.metadata.version("dspy")))
 

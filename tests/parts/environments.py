@@ -1,0 +1,95 @@
+"""Python environments of their own, made by uv: for other versions of DSPy, and for programs that ours cannot hold.
+
+They are kept in the folder that ``DSPY_TRACE_TEST_CACHE`` names, or else in the temporary one, so that a second run is
+quick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+NO_REGISTRY = re.compile(
+    r"error sending request|dns error|failed to lookup|connection refused|connect error|timed out|network|offline",
+    re.IGNORECASE,
+)
+"""What uv says where it does not reach the registry."""
+
+NOT_FOR_THIS = re.compile(r"No solution found|no wheels with a matching|doesn't have a source distribution")
+"""What uv says where there is none for this Python or this machine."""
+
+
+def kept(name: str, made_of: str, build: Callable[[Path], None]) -> Path:
+    """Return the folder of an environment, which `build` makes if there is none that was made of the same."""
+    cache = Path(os.environ.get("DSPY_TRACE_TEST_CACHE") or Path(tempfile.gettempdir()) / f"dspy-trace-{os.getuid()}")
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"{name}-{digest(str(ROOT), sys.version)}"
+    if not (folder / made_of).exists():
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache) as unfinished:
+            build(Path(unfinished) / "new")
+            (Path(unfinished) / "new" / made_of).touch()
+            # Two runs may build the same one at once: either will do. What runs there needs none of its scripts, which
+            # name the folder that it was made in.
+            if folder.exists():
+                folder.rename(Path(unfinished) / "old")
+            (Path(unfinished) / "new").rename(folder)
+    return folder
+
+
+def installed(requirement: str) -> Path:
+    """Return the ``bin`` folder of an environment with one package; skip the test where it cannot be had."""
+
+    def build(folder: Path) -> None:
+        uv("venv", "--python", sys.executable, folder)
+        uv("pip", "install", "--python", folder / "bin" / "python", "--no-build", requirement)
+
+    return kept(requirement.replace("==", "-"), digest(requirement), build) / "bin"
+
+
+def digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def uv(*arguments: str | Path) -> None:
+    """Run uv in the checkout; skip the test where there is none, or what is wanted cannot be had."""
+    found = shutil.which("uv")
+    command = [found] if found else [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else None
+    if command is None:
+        pytest.skip("uv is not installed")
+    done = subprocess.run(
+        [*command, "--quiet", *map(str, arguments)],
+        cwd=ROOT,
+        env=clean_environ(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode and NO_REGISTRY.search(done.stderr):
+        pytest.skip(f"the package registry is not reached: {done.stderr.strip().splitlines()[-1]}")
+    if done.returncode and "--no-build" in arguments and NOT_FOR_THIS.search(done.stderr):
+        pytest.skip(f"{arguments[-1]} cannot be installed here: {' '.join(done.stderr.split())}")
+    assert done.returncode == 0, done.stderr
+
+
+def clean_environ() -> dict[str, str]:
+    """Return the environment without what names another Python, or sets up tracing."""
+    names = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PYTHON", "UV_PROJECT_ENVIRONMENT")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in names and not name.startswith(("OTEL_", "DSPY_", "COVERAGE_", "OPENAI_"))
+    }

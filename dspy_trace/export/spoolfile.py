@@ -67,7 +67,7 @@ class SpoolFile:
         return self._inode is not None and self._inode != _inode(self.path)
 
     def is_named(self, path: Path) -> bool:
-        """Return whether what is open has another name by now."""
+        """Return whether what is open has this name by now."""
         return self._inode is not None and self._inode == _inode(path)
 
     def disown(self) -> None:

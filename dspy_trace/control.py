@@ -29,7 +29,7 @@ def shutdown(timeout: float = 5.0, *, worker: bool = False) -> None:
     """Stop tracing, write out what is left and end our threads. DSPy is restored.
 
     Args:
-        timeout: longest time to wait for delivery, in seconds.
+        timeout: longest time to take, in seconds; less than one counts as one where something holds it up.
         worker: also end the process that writes into databases, which otherwise ends by itself when it is idle.
     """
     autolog(disable=True)

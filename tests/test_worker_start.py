@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,30 @@ def test_a_database_with_a_password_has_a_worker_that_holds_it(tmp_path: Path, s
     with delivering(on(tmp_path)) as stranger:
         stranger.deliver_all(0.5)
     assert len(started.calls) == 1
+
+
+def test_the_end_of_the_program_waits_for_a_start_that_is_under_way(
+    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written down before the process is there: a program that ended in between would leave nobody at work."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def spawn(*told: Any) -> Started:
+        begun.set()
+        assert go_on.wait(30.0)
+        return started(*told)
+
+    monkeypatch.setattr(launch, "spawn", spawn)
+    with delivering({**on(tmp_path), "DSPY_TRACE_EXIT_WAIT": "0"}) as delivery:
+        delivery.put([trace(Target(f"sqlite:///{tmp_path}/m.db"))])
+        assert begun.wait(30.0)
+        end = threading.Thread(target=delivery.at_exit)
+        end.start()
+        end.join(0.3)
+        assert end.is_alive()
+        go_on.set()
+        end.join(30.0)
+        assert len(started.calls) == 1
 
 
 def test_a_worker_that_died_is_started_again(tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,16 +104,19 @@ class Drain:
         if left > 0:
             return left
         try:
-            due = self._round()
-        except Undelivered as undelivered:
-            return self._failed(undelivered)
+            return self._tried()
         except sqlite3.Error as error:
             logger.debug("dspy-trace: the spool cannot be read: %s", error)
             return 1.0
         finally:
             if self._closed:
                 self.let_go()
-        return due
+
+    def _tried(self) -> float | None:
+        try:
+            return self._round()
+        except Undelivered as undelivered:
+            return self._failed(undelivered)
 
     def close(self) -> None:
         """Let no step follow the one that may be going on; that one lets go of everything when it ends."""

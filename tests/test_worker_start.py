@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dspy_trace.export import launch, records
-from dspy_trace.export.locks import ProcessLock, is_free
+from dspy_trace.export.locks import ProcessLock
 from dspy_trace.export.spawn import environment as worker_environment
 from dspy_trace.export.spawn import hindrance, lock_file, slot_of
 from dspy_trace.export.spool import Spool
@@ -298,20 +298,3 @@ def test_switched_off_it_waits_in_silence(
     assert not started.calls
     assert not caplog.records
     assert "m.db" not in capsys.readouterr().err
-
-
-def test_locks_are_between_processes_and_die_with_their_holder(tmp_path: Path) -> None:
-    """Many may share a lock while nobody has it exclusively, and the other way round."""
-    path = tmp_path / "lock"
-    one, two, three = (ProcessLock(path) for _ in range(3))
-    assert is_free(path)
-    assert one.acquire(shared=True)
-    assert two.acquire(shared=True)
-    assert not three.acquire()
-    assert not is_free(path)
-    one.release()
-    two.release()
-    assert three.acquire()
-    assert not one.acquire(shared=True)
-    three.release()
-    assert is_free(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry._logs import LoggerProvider
@@ -19,12 +19,15 @@ from dspy_trace.instrumentor import DSPyInstrumentor, check
 from dspy_trace.observer import SCOPE
 from dspy_trace.offered import OfferedProvider, make, wants_otlp
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics import MeterProvider as OwnMeterProvider
+
 logger = logging.getLogger("dspy_trace")
 
 _lock = RLock()
 _offered: list[OfferedProvider] = []
 """Our own provider, once it has been needed."""
-_spare: list[MeterProvider] = []
+_spare: list[OwnMeterProvider] = []
 """The same for metrics."""
 
 
@@ -167,6 +170,14 @@ def _spare_meter() -> MeterProvider | None:
             return None
         _spare.append(made)
     return _spare[0] if _spare else None
+
+
+def end_metrics(timeout: float) -> None:
+    """Export the last of what our own meter provider has, within `timeout` seconds, and end it."""
+    with _lock:
+        ended, _spare[:] = list(_spare), []
+    for provider in ended:
+        attempt(provider.shutdown, timeout * 1_000)
 
 
 def _withdraw() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dspy_trace import context as place
-from dspy_trace.autologging import autolog
+from dspy_trace.autologging import autolog, end_metrics
 from dspy_trace.export.outlet import existing, outlet
 from dspy_trace.guard import shielded
 
@@ -29,12 +29,14 @@ def shutdown(timeout: float = 5.0, *, worker: bool = False) -> None:
     """Stop tracing, write out what is left and end our threads. DSPy is restored.
 
     Args:
-        timeout: longest time to wait for delivery, in seconds.
+        timeout: longest time to take, in seconds; less than one counts as one where something holds it up.
         worker: also end the process that writes into databases, which otherwise ends by itself when it is idle.
     """
     autolog(disable=True)
+    until = time.monotonic() + timeout
+    end_metrics(timeout)
     for out in existing():
-        shielded("shutting down", out.shutdown, timeout, worker)
+        shielded("shutting down", out.shutdown, max(until - time.monotonic(), 0.0), worker)
 
 
 @dataclass(frozen=True, slots=True)

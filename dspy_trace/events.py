@@ -9,7 +9,7 @@ from typing import Any
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber
 from opentelemetry.context import Context
 
-from dspy_trace import facts
+from dspy_trace import facts, failures
 from dspy_trace.vocab import Vocabulary, keys, log_keys
 
 Structured = Callable[[Any], Any]
@@ -53,6 +53,9 @@ class Events:
         if isinstance(fact, facts.LMCall):
             told.update(self._lm.at_end(fact, self._capture))
             self._emit(log_keys.EVENT_DETAILS, {**told, **failed}, context, SeverityNumber.DEBUG)
+            if error is not None:
+                raised, _ = failures.told(error, self._text, with_stack=False)
+                self._emit(log_keys.EVENT_EXCEPTION, raised, context, SeverityNumber.WARN)
         elif isinstance(fact, facts.ExampleRun) and (fact.score is not None or failed):
             name, scored = self._vocabulary.event(facts.scored(fact), self._text)
             self._emit(name, {**scored, **failed}, context, SeverityNumber.INFO)

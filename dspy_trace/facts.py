@@ -73,6 +73,8 @@ class LMCall(Fact):
     streaming: bool = False
     first_chunk: float | None = None
     stream_opened: float | None = None
+    last_chunk: float | None = None
+    between_chunks: list[float] | None = None
     address: str | None = None
     port: int | None = None
     lm: Any = None

@@ -12,7 +12,6 @@ import decimal
 import enum
 import math
 import pathlib
-import types
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -21,15 +20,15 @@ from typing import Any
 
 import orjson
 
+from dspy_trace.fields import declared
 from dspy_trace.guard import ask
-from dspy_trace.media import BASE64, data_url_digest, digest, without_data, without_media
+from dspy_trace.media import BASE64, BYTES, data_url_digest, digest, without_data, without_media
 from dspy_trace.secret_names import judged, looks_secret
 from dspy_trace.secrets import LONGEST, conceals, hide, hide_rest, scrub_end
 from dspy_trace.settings import LIMIT
 
 MAX_DEPTH = 24
 MAX_NODES = 20_000
-_UNSET = object()
 _STRINGLIKE = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
 
 
@@ -87,7 +86,7 @@ def _quick(value: Any, limit: int) -> str | None:
     except (orjson.JSONEncodeError, RuntimeError):
         # A lone surrogate, or another thread is changing the value: the walk copes with both.
         return None
-    return None if len(text) > limit or BASE64 in text or 'data":' in text else text
+    return None if len(text) > limit or BASE64 in text else text
 
 
 def _is_small(value: Any, room: int) -> bool:
@@ -102,7 +101,7 @@ def _is_small(value: Any, room: int) -> bool:
             if len(item) > room:
                 return False
             for name in item:
-                if type(name) is not str or (judged.get(name) is not False and looks_secret(name)):
+                if type(name) is not str or (judged.get(name) is not False and looks_secret(name)) or name in BYTES:
                     return False
             found += item
             found += item.values()
@@ -247,7 +246,7 @@ class _Walk:
                 return self.items(builtin.__iter__(value), builtin.__len__(value), depth)
         if kind.__module__.partition(".")[0] == "numpy":
             return self.array(value, depth)
-        fields = _fields(value, kind)
+        fields = declared(value, kind)
         if fields is not None:
             return self.entries(without_media(fields).items(), len(fields), depth)
         if issubclass(kind, Mapping):
@@ -260,29 +259,6 @@ class _Walk:
         if not getattr(value, "shape", ()):
             return self.plain(value.item(), depth - 1)
         return self.string(f"<numpy.ndarray shape={tuple(value.shape)} dtype={value.dtype}>")
-
-
-def _fields(value: Any, kind: type) -> dict[str, Any] | None:
-    """Return the declared fields of a data object (Example, pydantic, dataclass, attrs), read without its code."""
-    state: dict[str, Any] = ask(object.__getattribute__, value, "__dict__", default={})
-    if isinstance(store := state.get("_store"), dict):
-        return store
-    if "__pydantic_fields__" in vars(kind):
-        extra = ask(object.__getattribute__, value, "__pydantic_extra__")
-        return {**state, **extra} if extra else state
-    declared = getattr(kind, "__dataclass_fields__", None) or [
-        attribute.name for attribute in getattr(kind, "__attrs_attrs__", ())
-    ]
-    if not declared:
-        return None
-    found = {name: state[name] if name in state else _slot(value, kind, name) for name in declared}
-    return {name: item for name, item in found.items() if item is not _UNSET}
-
-
-def _slot(value: Any, kind: type, name: str) -> Any:
-    """Return what a slot holds, if it holds something; a property is not asked: it would run."""
-    slot = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
-    return ask(slot.__get__, value, kind, default=_UNSET) if type(slot) is types.MemberDescriptorType else _UNSET
 
 
 def _label(value: Any, kind: type) -> str:

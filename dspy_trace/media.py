@@ -13,8 +13,8 @@ BASE64 = ";base64,"
 """What every data URL of binary content has in it."""
 
 _DATA_URL = re.compile(r"data:([^;,\s]{0,100})(?:;[^;,\s]{0,100}){0,3};base64,([A-Za-z0-9+/=_-]*)")
-_BYTES = ("data", "file_data")
-"""Names of binary content in base64: of audio and images, beside what it is, and of files in OpenAI's parts."""
+BYTES = frozenset(("data", "file_data", "b64_json"))
+"""Names of binary content in base64: of audio and images, beside what it is; of OpenAI's files and made images."""
 
 _HINTS = ("format", "audio_format", "media_type", "mime_type", "mimeType")
 
@@ -54,12 +54,12 @@ def _told_of(url: re.Match[str]) -> str:
 
 def _with_digest(entries: dict[Any, Any]) -> dict[Any, Any]:
     # Looking them up would compare them with keys of other types, by their own code.
-    names = [key for key in entries if type(key) is str and key in _BYTES]
+    names = [key for key in entries if type(key) is str and key in BYTES]
     if not names:
         return entries
     texts = {key: value for key, value in entries.items() if type(key) is str and type(value) is str}
     hint = next((texts[name] for name in _HINTS if name in texts), None)
-    if names[0] == "file_data":
+    if names[0] != "data":
         hint = hint or "application/octet-stream"
     if hint is None or len(texts.get(names[0], "")) < 32:
         return entries

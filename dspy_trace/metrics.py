@@ -108,6 +108,8 @@ class Meters:
             self._put(instruments.COST, fact.cost, told, watch.context)
         if isinstance(fact, facts.LMCall) and fact.first_chunk is not None:
             self._put(instruments.FIRST_CHUNK, fact.first_chunk, told, watch.context)
+            for seconds in fact.between_chunks or ():
+                self._put(instruments.BETWEEN_CHUNKS, seconds, told, watch.context)
         self._tokens(watch, fact, told)
 
     def _tokens(self, watch: Watch, fact: Any, told: Attributes) -> None:

@@ -25,7 +25,7 @@ from dspy_trace._version import __version__
 from dspy_trace.events import Event, Events
 from dspy_trace.guard import ask, shielded
 from dspy_trace.metrics import Meters
-from dspy_trace.points.optimizers import Discovery
+from dspy_trace.points.optimizers import Finding
 from dspy_trace.settings import LIMIT, OPENINFERENCE, Settings
 from dspy_trace.signals import Providers, leaves_out_beneath
 from dspy_trace.vocab import Attributes, Settling, Vocabulary
@@ -75,8 +75,8 @@ class Runs(Protocol):
         """Take note of its end."""
         ...
 
-    def discovered(self, call: Any, fact: Discovery) -> None:
-        """Take note of a candidate that a compile has found."""
+    def found(self, call: Any, fact: Finding) -> None:
+        """Take note of what an optimizer tells while it compiles."""
         ...
 
 

@@ -12,19 +12,13 @@ from urllib.parse import quote, quote_plus
 
 import orjson
 
-from dspy_trace.secret_patterns import REPLACEMENT
+from dspy_trace.secret_patterns import REPLACEMENT, outline
 
 SHORTEST: Final = 8
 """Characters of a value that is searched for, at least: a shorter one is found in any text."""
 
-_FEW: Final = 8
-"""Values that are searched for one by one at less than it costs to prepare the text."""
-
-_MARKED: Final = 6
-"""Digits and capitals that a value needs to be told from ordinary text by them alone."""
-
-_COMMON: Final = bytes(byte for byte in range(256) if not (48 <= byte <= 57 or 65 <= byte <= 90))
-"""All but digits and capitals: what remains of ordinary text without these is little, and searched quickly."""
+_TELLING: Final = 3
+"""Characters of a form's outline that tell it from ordinary text well enough to look for these first."""
 
 
 def from_header(value: str) -> Iterable[str]:
@@ -59,43 +53,41 @@ class Finder:
         self._plain = _Needles(forms)
         self._json = _Needles({_escaped(form) for form in forms})
 
-    def without(self, text: str) -> str:
-        """Return plain text with the values replaced, longest first."""
-        for needle in self._plain.found(text):
+    def without(self, text: str, outlined: str) -> str:
+        """Return plain text, whose outline is given, with the values replaced, longest first."""
+        for needle in self._plain.found(text, outlined):
             text = text.replace(needle, REPLACEMENT)
         return text
 
-    def is_in_json(self, text: str) -> bool:
+    def is_in_json(self, text: str, outlined: str) -> bool:
         """Return whether JSON text seems to hold one of the values; an escape in it may look like the beginning."""
-        return bool(self._json.found(text))
+        return bool(self._json.found(text, outlined))
 
 
 class _Needles:
-    """Forms to be searched for: those that have enough digits and capitals by these, the rest one by one."""
+    """Forms to be searched for: by their outlines first, of which some have the same; those without one as they are."""
 
-    __slots__ = ("_marked", "_plain")
+    __slots__ = ("_by_outline", "_outlines", "_plain")
 
     def __init__(self, forms: Iterable[str]) -> None:
-        longest_first = sorted(forms, key=lambda form: (-len(form), form))
-        marked = [(form, _marks(form)) for form in longest_first]
-        marked = [(form, marks) for form, marks in marked if len(marks) >= _MARKED]
-        self._marked = marked if len(marked) > _FEW else []
-        by_marks = {form for form, _ in self._marked}
-        self._plain = [form for form in longest_first if form not in by_marks]
+        self._by_outline: dict[str, list[str]] = {}
+        self._plain: list[str] = []
+        for form in forms:
+            outlined = outline(form)
+            if len(outlined) >= _TELLING:
+                self._by_outline.setdefault(outlined, []).append(form)
+            else:
+                self._plain.append(form)
+        self._outlines = list(self._by_outline)
 
-    def found(self, text: str) -> Sequence[str]:
+    def found(self, text: str, outlined: str) -> Sequence[str]:
         """Return those that are in `text`, longest first."""
         found = [form for form in self._plain if form in text]
-        if self._marked:
-            marks = _marks(text)
-            if len(marks) >= _MARKED:
-                found += [form for form, own in self._marked if own in marks and form in text]
-                found.sort(key=len, reverse=True)
-        return found
-
-
-def _marks(text: str) -> bytes:
-    return text.encode("utf-8", "replace").translate(None, _COMMON)
+        # As short as it is: this is what nearly every call of it costs.
+        told = [one for one in self._outlines if one in outlined]
+        if told:
+            found += [form for one in told for form in self._by_outline[one] if form in text]
+        return sorted(found, key=lambda form: (-len(form), form)) if found else found
 
 
 @lru_cache(maxsize=256)

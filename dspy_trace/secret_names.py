@@ -98,8 +98,10 @@ def looks_secret_in_url(name: str) -> bool:
 def looks_secret_in_environment(name: str, value: str) -> bool:
     """Return whether an environment variable is taken for a secret: one called ``..._KEY`` or ``..._PASS`` is, too.
 
-    The path of a file that holds one, as ``GOOGLE_APPLICATION_CREDENTIALS`` is, is none.
+    The path of a file that holds one, as ``GOOGLE_APPLICATION_CREDENTIALS`` is, is none, nor is the working folder.
     """
+    if name == "PWD":
+        return False
     parts = words(name)
     if "credentials" in parts and value.startswith(("/", "~", ".")):
         return False

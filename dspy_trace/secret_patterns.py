@@ -16,49 +16,73 @@ _QUERY = re.compile(r"((?:[?&;]|\\u0026)([\w.-]{1,64})=)(?!\[secret\])[^\s&;#\"'
 _KEY_BODY = re.compile(r"(PRIVATE KEY-----)(?:[^\"'\\-]|\\[^\"']|-(?!----))+")
 _BEARER = re.compile(r"((?:[Bb]earer|BEARER|Basic) )(?=[^\s\"'\\]{0,200}\d)[A-Za-z0-9._~+/=-]{8,}")
 _LONG = re.compile(r"(?<![\w-])[\w-]{16,}")
-_PREFIXES = (
-    "sk-",
-    "pk-",
-    "rk-",
-    "gsk_",
-    "xai-",
-    "hf_",
-    "ghp_",
-    "gho_",
-    "github_pat_",
-    "glpat-",
-    "dapi",
-    "AKIA",
-    "AIza",
-)
+_DASHED = ("sk-", "pk-", "rk-", "xai-", "glpat-")
+_UNDERSCORED = ("gsk_", "hf_", "ghp_", "gho_", "github_pat_")
+_PREFIXES = (*_DASHED, *_UNDERSCORED, "dapi", "AKIA", "AIza")
 """How keys of well-known providers begin."""
+
+_COMMON: Final = bytes(byte for byte in range(256) if 97 <= byte <= 122 or byte == 32 or byte >= 128)
+"""Lower-case letters, spaces and whatever is not ASCII."""
 
 _NAME_BACKWARDS = re.compile(r" ?([\w.-]{1,64})")
 _ASSIGNED = re.compile(r" ?[bru]?\\{0,15}[\"']?(?!\[secret\])([^\s\"'\\,;&)\]}]+)")
 _PAIRED = re.compile(r" {0,4}(?:[bru]?(\\{0,15}[\"'])|(-?\d[\d.]*))")
 
 
-def without_patterns(text: str) -> str:
-    """Return plain text, such as an exception's, with everything replaced that looks like a secret."""
-    text = without_patterns_in_content(text)
+def outline(text: str) -> str:
+    """Return a text without lower-case letters, spaces and whatever is not ASCII.
+
+    What stands side by side in the text does so here. It is a tenth of ordinary text, and searched ten times as fast.
+    """
+    return text.encode("utf-8", "replace").translate(None, _COMMON).decode("ascii")
+
+
+def without_patterns(text: str, outlined: str | None = None) -> str:
+    """Return plain text, such as an exception's, with everything replaced that looks like a secret.
+
+    Args:
+        text: the text.
+        outlined: its :func:`outline`, where that is known.
+    """
+    outlined = outline(text) if outlined is None else outlined
+    text = without_patterns_in_content(text, outlined)
     if "=" in text:
         text = _replaced(text, _assignments(text))
-    if "earer " in text or "Basic " in text:
+    if "earer " in text or ("B" in outlined and ("BEARER " in text or "Basic " in text)):
         text = _BEARER.sub(rf"\1{REPLACEMENT}", text)
-    if not any(prefix in text for prefix in _PREFIXES):
+    if not _may_hold_key(text, outlined):
         return text
     return _LONG.sub(lambda found: REPLACEMENT if found[0].startswith(_PREFIXES) else found[0], text)
 
 
-def without_patterns_in_content(text: str) -> str:
-    """Return a piece of content without what is a secret by where it stands: in a URL, or in JSON by its name."""
+def _may_hold_key(text: str, outlined: str) -> bool:
+    """Return whether one of the prefixes is in `text`: sought by their last characters, where these are few."""
+    if "AKIA" in outlined or ("AI" in outlined and "AIza" in text) or "dapi" in text:
+        return True
+    if (text.count("-") + text.count("_")) * 32 > len(text) + 256:
+        return any(prefix in text for prefix in _PREFIXES)
+    return any(text.endswith(_DASHED, 0, at + 1) for at in _positions(text, "-")) or any(
+        text.endswith(_UNDERSCORED, 0, at + 1) for at in _positions(text, "_")
+    )
+
+
+def without_patterns_in_content(text: str, outlined: str | None = None) -> str:
+    """Return a piece of content without what is a secret by where it stands: in a URL, or in JSON by its name.
+
+    Args:
+        text: the piece.
+        outlined: its :func:`outline`, where that is known.
+    """
+    outlined = outline(text) if outlined is None else outlined
     text = without_patterns_in_urls(text)
-    return _replaced(text, _pairs(text, ('":', "':")))
+    marks = [mark for mark in ('":', "':") if mark in outlined]
+    return _replaced(text, _pairs(text, marks)) if marks else text
 
 
-def are_in_json(text: str) -> bool:
+def are_in_json(text: str, outlined: str) -> bool:
     """Return whether :func:`without_patterns_in_content` would change one of the texts in JSON text, at less cost."""
-    return without_patterns_in_urls(text) != text or next(_pairs(text, ('\\":', "':")), None) is not None
+    marks = [mark for mark in ('\\":', "':") if mark in outlined]
+    return without_patterns_in_urls(text) != text or (bool(marks) and next(_pairs(text, marks), None) is not None)
 
 
 def without_patterns_in_urls(text: str) -> str:

@@ -28,6 +28,7 @@ from dspy_trace.secret_names import is_schema, looks_secret, looks_secret_in_env
 from dspy_trace.secret_patterns import (
     REPLACEMENT,
     are_in_json,
+    outline,
     without_patterns,
     without_patterns_in_content,
     without_patterns_in_urls,
@@ -85,7 +86,8 @@ def scrub_text(text: str) -> str:
 
     A cut secret is not recognised: scrub first, cut then.
     """
-    return without_patterns(_current().without(text))
+    hidden = _current().without(text, outlined := outline(text))
+    return without_patterns(hidden, outlined if hidden is text else None)
 
 
 def scrub_json(text: str) -> str:
@@ -103,14 +105,16 @@ def scrub_json(text: str) -> str:
 
 def is_suspicious(text: str) -> bool:
     """Return whether JSON text seems to hold a secret, at a fraction of the cost of taking it out."""
-    return _current().is_in_json(text) or are_in_json(text)
+    outlined = outline(text)
+    return _current().is_in_json(text, outlined) or are_in_json(text, outlined)
 
 
 def scrub_content(value: Any) -> Any:
     """Return plain data, as it comes out of JSON, in the same way: without known secrets, in keys as well."""
     kind = type(value)
     if kind is str:
-        return without_patterns_in_content(_current().without(value))
+        hidden = _current().without(value, outlined := outline(value))
+        return without_patterns_in_content(hidden, outlined if hidden is value else None)
     if kind is dict:
         return {scrub_content(name): scrub_content(item) for name, item in value.items()}
     return [scrub_content(item) for item in value] if kind is list else value
@@ -120,7 +124,7 @@ def scrub_end(text: str, end: int) -> str:
     """Return text that is about to be cut at `end`, so that no part of a secret remains that is cut in two there."""
     start = max(end - LONGEST, 0)
     piece = text[start : end + LONGEST]
-    hidden = without_patterns_in_urls(_current().without(piece))
+    hidden = without_patterns_in_urls(_current().without(piece, outline(piece)))
     return text if hidden == piece else text[:start] + hidden
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from dspy_trace import facts
 from dspy_trace.guard import shielded
-from dspy_trace.points.optimizers import Discovery
+from dspy_trace.points.optimizers import Finding
 
 if TYPE_CHECKING:
     from dspy_trace.observing import Call
@@ -61,7 +61,7 @@ def ended(call: Call, error: BaseException | None) -> None:
         shielded("ending a run", call.observer.runs.end, call, error)
 
 
-def discovered(call: Call, fact: Discovery) -> None:
-    """Let the runs know of what an optimizer has found."""
+def found(call: Call, fact: Finding) -> None:
+    """Let the runs know of what an optimizer tells."""
     if call.observer.runs is not None:
-        shielded("noting a candidate", call.observer.runs.discovered, call, fact)
+        shielded("noting a finding", call.observer.runs.found, call, fact)

@@ -16,7 +16,7 @@ from dspy_trace.observing import Call
 from dspy_trace.points import Args, Handover, Held, Kwargs, Note, Notes, Place, Send
 from dspy_trace.points import Call as CallPoint
 from dspy_trace.points.evaluate import ExampleReader, examples
-from dspy_trace.points.optimizers import Discovery
+from dspy_trace.points.optimizers import Finding
 from dspy_trace.propagation import carried
 from dspy_trace.wrapping import Patch, Wrapper
 
@@ -96,8 +96,8 @@ def _observes(point: CallPoint, patch: Patch, is_nearest: IsNearest) -> Wrapper:
 
 def _note(call: Call, tell: Callable[..., facts.Fact | None], *told: Any) -> None:
     event = shielded("noting a call", tell, call.fact, *told)
-    if type(event) is Discovery:
-        units.discovered(call, event)
+    if isinstance(event, Finding):
+        units.found(call, event)
     elif event is not None:
         shielded("recording an event", call.happened, event)
 
@@ -213,7 +213,7 @@ def _spreads(patch: Patch) -> Wrapper:
                 return wrapped(*args, **kwargs)
             function, items = args
             context = get_current()
-            reader = shielded("reading items", _examples, context, items)
+            reader = shielded("reading items", _examples, context, items, function)
 
             def run(item: Any) -> Any:
                 token = place.attach(context)
@@ -236,11 +236,11 @@ def _spreads(patch: Patch) -> Wrapper:
     return wrapper
 
 
-def _examples(context: Any, items: Any) -> ExampleReader | None:
+def _examples(context: Any, items: Any, function: Any) -> ExampleReader | None:
     call: Call | None = context.get(place.CALL)
     if call is None:
         return None
-    return examples(call.fact, items)
+    return examples(call.fact, items, function)
 
 
 def _hands_over(patch: Patch) -> Wrapper:

@@ -33,6 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def nothing_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the guard would swallow fails the test, and no test leaves DSPy instrumented."""
     monkeypatch.setattr(guard, "strict", True)
+    guard.failures.clear()
     yield
     if DSPyInstrumentor().is_instrumented_by_opentelemetry:
         DSPyInstrumentor().uninstrument()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,20 @@ def eventually(check: Callable[[], Any], timeout: float = 15.0) -> Any:
             return found
         time.sleep(0.01)
     raise AssertionError(f"still {check()!r} after {timeout} s")
+
+
+PAGE = 4096
+
+
+def checkpoint(file: Path) -> None:
+    """Have all that is in a spool written where it can be damaged."""
+    with closing(sqlite3.connect(file, timeout=30.0)) as db:
+        eventually(lambda: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+
+
+def halved(file: Path) -> None:
+    """Cut it off in the middle."""
+    os.truncate(file, file.stat().st_size // 2 // PAGE * PAGE)
 
 
 def adds_up(delivery: Delivery, put: int) -> bool:

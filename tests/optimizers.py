@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import dspy
 import pytest
+from dspy.adapters.types.decision import Noul
+from dspy.clients.provider import Provider, ReinforceJob
 from dspy.teleprompt import InferRules, Teleprompter
+from dspy.teleprompt.grpo import GRPO
+from dspy.teleprompt.reanchor import ReAnchor
 
 import dspy_trace
 from tests.outlets import Kept
@@ -25,6 +30,8 @@ Optimize = Callable[[Any], Any]
 def answer(body: Any) -> str:
     """Say yes; where an instruction that an optimizer has proposed asks for it, the right thing."""
     fields = output_fields(body)
+    if "urgent" in fields:
+        return fill(body, urgent={"noul": 0.4 if "fire" in input_words(body) else 0.1})
     if "answer" not in fields:
         return fill(body)
     words = input_words(body)
@@ -74,9 +81,9 @@ def mipro_minibatch(lm: Any) -> Any:
     return mipro(lm, minibatch=True)
 
 
-def gepa(lm: Any) -> Any:
+def gepa(lm: Any, **more: Any) -> Any:
     optimizer = dspy.GEPA(
-        metric=with_feedback, max_metric_calls=14, reflection_lm=lm, num_threads=1, reflection_minibatch_size=2
+        metric=with_feedback, max_metric_calls=14, reflection_lm=lm, num_threads=1, reflection_minibatch_size=2, **more
     )
     return optimizer.compile(QA(), trainset=TRAINSET, valset=VALSET)
 
@@ -96,6 +103,94 @@ def better_together(lm: Any) -> Any:
     student = QA()
     student.set_lm(lm)
     return both.compile(student, trainset=TRAINSET, valset=VALSET, strategy="p", seed=1)
+
+
+class LocalProvider(Provider):
+    """Trains on this machine, by DSPy's own interface: the model that comes out is the same under another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finetunable = self.reinforceable = True
+        self.ReinforceJob = LocalJob
+
+    @staticmethod
+    def finetune(job: Any, model: str, train_data: Any, train_data_format: Any, train_kwargs: Any = None) -> str:
+        assert train_data
+        return f"{model}-proposed"
+
+
+class LocalJob(ReinforceJob):
+    """Has a batch done at each step, after which the LM is another."""
+
+    def initialize(self) -> None:
+        self.batch = 0
+
+    def get_status(self) -> Any:
+        return {"pending_batch_ids": [self.batch]}
+
+    def step(self, train_data: Any, train_data_format: Any = None) -> None:
+        self.batch += 1
+        self.lm.model = f"{self.lm.model.removesuffix('-proposed')}-proposed"
+
+    def terminate(self) -> None:
+        self.batch = 0
+
+
+def trainable(lm: Any) -> Any:
+    """Return the program with an LM of its own that can be trained."""
+    student, own = QA(), lm.copy()
+    own.provider = LocalProvider()
+    student.set_lm(own)
+    return student
+
+
+def finetune(lm: Any) -> Any:
+    return dspy.BootstrapFinetune(metric=exact, num_threads=1).compile(trainable(lm), trainset=TRAINSET)
+
+
+def better_together_weights(lm: Any) -> Any:
+    weights = dspy.BootstrapFinetune(metric=exact, num_threads=1)
+    both = dspy.BetterTogether(metric=exact, p=dspy.BootstrapFewShot(metric=exact, max_bootstrapped_demos=1), w=weights)
+    return both.compile(trainable(lm), trainset=TRAINSET, valset=VALSET, strategy="p -> w", seed=1)
+
+
+def grpo(lm: Any) -> Any:
+    optimizer = GRPO(
+        metric=exact, adapter=dspy.ChatAdapter(), exclude_demos=True, num_threads=1, num_train_steps=2,
+        num_rollouts_per_grpo_step=2, num_steps_for_val=1,
+    )  # fmt: skip
+    return optimizer.compile(trainable(lm), trainset=TRAINSET, valset=VALSET)
+
+
+class Urgent(dspy.Signature):
+    """Say whether it is urgent."""
+
+    question: str = dspy.InputField()
+    urgent: Noul = dspy.OutputField(desc="whether it is urgent")
+
+
+class Triage(dspy.Module):
+    """A program with a decision in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.Predict(Urgent)
+
+    def forward(self, question: str) -> Any:
+        return self.ask(question=question)
+
+
+def agrees(gold: Any, predicted: Any, trace: Any = None) -> bool:
+    return bool(gold.answer == predicted.urgent.value)
+
+
+def reanchor(lm: Any) -> Any:
+    trainset = [example(f"{word} {number}", word == "fire") for number in range(5) for word in ("fire", "chat")]
+    valset = [example("fire now", True), example("chat now", False)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optimizer = ReAnchor(agrees, num_threads=1, require_cache=False)
+        return optimizer.compile(Triage(), trainset=trainset, valset=valset)
 
 
 def knn(lm: Any) -> Any:
@@ -137,7 +232,7 @@ class Refuses(QA):
 
 ALL = [
     *(labeled, bootstrap, random_search, with_optuna, copro, mipro, mipro_minibatch, gepa, simba, infer_rules),
-    *(better_together, knn, ensemble),
+    *(better_together, better_together_weights, finetune, grpo, reanchor, knn, ensemble),
 ]
 
 

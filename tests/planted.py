@@ -7,12 +7,25 @@ import random
 import string
 
 import orjson
+import pytest
+
+from dspy_trace import secret_places, secrets
 
 PLANTED: dict[str, str] = {}
 """Every secret, by where it was planted."""
 
 PASSING: dict[str, str] = {}
 """The same of those that the program works with, as it does with the password that it gives to a tool."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin each test of a module that imports this with no secret known."""
+    for name in ("_known", "_inherited", "_passing", "_environment"):
+        monkeypatch.setattr(secrets, name, {})
+    monkeypatch.setattr(secrets, "_finder", None)
+    monkeypatch.setattr(secret_places, "_seen", {})
+    monkeypatch.setattr(secret_places, "_looked", [0.0])
 
 
 def drawn(place: str) -> str:

@@ -140,6 +140,8 @@ def test_what_code_calls_stands_beneath_its_step(scripted_lm: ScriptedLM) -> Non
     assert query["gen_ai.tool.call.arguments"] == '{"args[0]":"Oslo is north"}'
     assert query["gen_ai.tool.call.result"] == '"a sub-answer"'
     assert query["gen_ai.tool.description"] == "Query the LLM with a prompt string."
+    submitted = trace.named("execute_code LocalInterpreter")[-1].attributes
+    assert submitted["output.value"] == '{"answer":"north"}'
 
 
 def test_an_interpreters_tools(scripted_lm: ScriptedLM) -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import dspy
 import pytest
 
 import dspy_trace
+from dspy_trace.export import spoolfile
+from dspy_trace.export.outlet import existing
 from dspy_trace.wrapping import leftovers
 from tests.delivery import eventually
 from tests.outlets import Kept, dummy, kept  # noqa: F401  # a fixture
 from tests.pair import TREE as TWO
 from tests.pair import Pair
+from tests.parts.scripted_mlflow import ScriptedMlflow
 
 ONE = """
 > invoke_workflow Predict
@@ -258,3 +264,33 @@ def test_shutdown_ends_our_threads(kept: Kept) -> None:
     ask()
     assert kept.tree() == ONE + ONE.lstrip("\n")
     assert dspy_trace.stats().observed == 4
+
+
+HOLD = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('BEGIN IMMEDIATE'); print(); input()"
+
+
+@pytest.mark.parametrize("stop", ["flush", "shutdown"])
+def test_flush_and_shutdown_wait_for_no_other_process(
+    stop: str, kept: Kept, scripted_mlflow: ScriptedMlflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another process holds the spool's write lock both return in time; what they began goes on behind."""
+    monkeypatch.setattr(spoolfile, "BUSY", 60.0)
+    dspy_trace.autolog(tracking_uri=scripted_mlflow.url)
+    ask()
+    assert dspy_trace.flush()
+    file = str(existing()[0].delivery.file().path)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLD, file], stdin=pipe, stdout=pipe, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline()
+        begun = monotonic()
+        assert ask() == "yes"
+        assert not getattr(dspy_trace, stop)(timeout=0.5)
+        assert monotonic() - begun < 20.0
+        assert len(scripted_mlflow.spans) == 2
+        holder.communicate("\n")
+    eventually(lambda: dspy_trace.stats().queued == 0)
+    dspy_trace.autolog(tracking_uri=scripted_mlflow.url)
+    ask()
+    assert dspy_trace.flush()
+    assert dspy_trace.stats().delivered == len(scripted_mlflow.spans) == 6

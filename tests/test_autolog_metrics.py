@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from time import monotonic
 
 import dspy
 import opentelemetry.metrics._internal as metrics_api
@@ -48,7 +50,7 @@ def test_over_otlp(
     dspy_trace.autolog()
     call()
     assert metrics.get_meter_provider() is before
-    autologging._spare[0].force_flush()  # type: ignore[attr-defined]  # the SDK's
+    autologging._spare[0].force_flush()
     duration = recorder.wait_for_metrics("gen_ai.invoke_workflow.duration")["gen_ai.invoke_workflow.duration"]
     assert [point.count for point in duration.histogram.data_points] == [1]
     assert duration.histogram.aggregation_temporality == (2 if preference == "cumulative" else 1)
@@ -62,7 +64,7 @@ def test_exponential_histograms(kept: Kept, recorder: Recorder, monkeypatch: pyt
     monkeypatch.setenv(name, "base2_exponential_bucket_histogram")
     dspy_trace.autolog()
     call()
-    autologging._spare[0].force_flush()  # type: ignore[attr-defined]  # the SDK's
+    autologging._spare[0].force_flush()
     duration = recorder.wait_for_metrics("gen_ai.invoke_workflow.duration")["gen_ai.invoke_workflow.duration"]
     assert duration.WhichOneof("data") == "exponential_histogram"
 
@@ -79,7 +81,7 @@ def test_not_asked_for(exporter: str | None, kept: Kept, monkeypatch: pytest.Mon
 
 
 def test_the_application_has_a_provider(kept: Kept, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own takes the metrics from the moment that it is set; ours then gets none."""
+    """Its own takes the metrics from the moment that it is set; ours then gets none, and sends its last ones once."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"{recorder.endpoint}/v1/metrics")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     dspy_trace.autolog()
@@ -89,9 +91,38 @@ def test_the_application_has_a_provider(kept: Kept, recorder: Recorder, monkeypa
     call()
     call()
     assert [count for count, _ in theirs.counts()["gen_ai.invoke_workflow.duration"]] == [2]
-    autologging._spare[0].force_flush()  # type: ignore[attr-defined]  # the SDK's
+    autologging._spare[0].force_flush()
     ours = recorder.wait_for_metrics("gen_ai.invoke_workflow.duration")["gen_ai.invoke_workflow.duration"]
     assert [point.count for point in ours.histogram.data_points] == [1]
+    autologging._spare[0].force_flush()
+    assert recorder.wait_for_metrics("gen_ai.invoke_workflow.duration")["gen_ai.invoke_workflow.duration"] == ours
+
+
+def test_shutdown(kept: Kept, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was recorded is sent and our provider has ended; tracing that begins again has a new one."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"{recorder.endpoint}/v1/metrics")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    name = "gen_ai.invoke_workflow.duration"
+    for calls in (1, 2):
+        dspy_trace.autolog()
+        for _ in range(calls):
+            call()
+        dspy_trace.shutdown()
+        assert autologging._spare == []
+        sent = recorder.wait_for_metrics(name, timeout=0)[name]
+        assert [point.count for point in sent.histogram.data_points] == [calls]
+    assert not [thread for thread in threading.enumerate() if "PeriodicExportingMetricReader" in thread.name]
+
+
+def test_shutdown_does_not_wait_for_a_dead_collector(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No longer than it is told to."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://127.0.0.1:9/v1/metrics")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    dspy_trace.autolog()
+    call()
+    begun = monotonic()
+    dspy_trace.shutdown(timeout=0.2)
+    assert monotonic() - begun < 5
 
 
 def test_the_one_that_is_given(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

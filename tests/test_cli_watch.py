@@ -12,8 +12,8 @@ from dspy_trace.commands.watch import progress
 
 def test_a_line_says_how_far_it_is() -> None:
     """Scores of each series, baseline, best, usage, cost, and what is left of the time where that can be told."""
-    metrics = {"eval_full": 66.67, "eval_minibatch": 50.0, "baseline": 50.0, "best": 66.67, "lm_calls": 12.0}
-    metrics |= {"input_tokens": 1_000.0, "output_tokens": 234.0, "cost": 0.0123, "progress": 0.25}
+    metrics = {"eval_full": 66.67, "eval_minibatch": 50.0, "baseline": 50.0, "best": 66.67, "usage_lm_calls": 12.0}
+    metrics |= {"usage_input_tokens": 1_000.0, "usage_output_tokens": 234.0, "usage_cost": 0.0123, "progress": 0.25}
     assert progress("compile MIPROv2", "RUNNING", 0, metrics, 10_000) == (
         "compile MIPROv2  eval_full 66.67  eval_minibatch 50  baseline 50  best 66.67  "
         "12 LM calls, 1,234 tokens  0.0123 USD  25%, about 30 s left"

@@ -94,6 +94,41 @@ def test_an_experiment_that_is_deleted_meanwhile(
     assert "experiments restore" in warnings(caplog)[0]
 
 
+def by_experiment(server: ScriptedMlflow) -> dict[tuple[str, str], str]:
+    """Return the experiment of each span that a server has."""
+    names = {number: name for name, number in server.experiments.items()}
+    return {key: names[span["experiment"]] for key, span in server.spans.items()}
+
+
+@pytest.mark.parametrize("changed", ["experiment", "server"])
+def test_a_target_that_changes_between_runs(
+    changed: str, scripted_mlflow: ScriptedMlflow, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What waits for where an earlier program traced to goes there, not to where this one does, and that is said."""
+    other = ScriptedMlflow()
+    old = Target(scripted_mlflow.url, experiment_name="old")
+    new = Target(scripted_mlflow.url if changed == "experiment" else other.url, experiment_name="new")
+    scripted_mlflow.close()
+    with delivering(environment(tmp_path)) as earlier:
+        earlier.put([left := trace(old)])
+        earlier.at_exit()
+        with earlier.file().writing() as db:
+            db.execute("UPDATE batches SET created = created - 4000")
+    scripted_mlflow.restart()
+    with delivering(environment(tmp_path)) as delivery:
+        delivery.put([put := trace(new)])
+        assert delivery.flush(10)
+        assert len(scripted_mlflow.spans) == (6 if changed == "experiment" else 0)
+        assert delivery.deliver_all(10)
+    other.close()
+    there, here = dict.fromkeys(spans_of(left), "old"), dict.fromkeys(spans_of(put), "new")
+    assert by_experiment(scripted_mlflow) == ({**there, **here} if changed == "experiment" else there)
+    assert by_experiment(other) == ({} if changed == "experiment" else here)
+    (said,) = [text for text in warnings(caplog) if "earlier programs" in text]
+    assert f"3 spans of earlier programs wait for {old.uri}" in said
+    assert "dspy-trace flush" in said
+
+
 @pytest.mark.parametrize("tables", [("notes",), ("batches", "targets")])
 def test_a_database_of_another_program_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tables: tuple[str, ...]

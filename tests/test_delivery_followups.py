@@ -11,6 +11,7 @@ import pytest
 
 from dspy_trace.export import drain, records
 from dspy_trace.export.target import Target
+from dspy_trace.runs.spooled import note_id
 from tests.delivery import batch, delivering, environment, eventually, row, trace
 from tests.parts.scripted_mlflow import Fault, Request, ScriptedMlflow
 
@@ -48,6 +49,27 @@ def test_information_follows_its_spans(scripted_mlflow: ScriptedMlflow, tmp_path
     assert info["trace_metadata"]["mlflow.sourceRun"] == "run-1"
     assert info["trace_metadata"]["mlflow.modelId"] == "m-1"
     assert info["state"] == "OK"
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_run_of_ours_is_named_where_it_is_made_in_time(
+    made: bool, scripted_mlflow: ScriptedMlflow, tmp_path: Path
+) -> None:
+    """What is said of a trace waits a while for the worker to make its run; whoever flushes does not wait for it."""
+    put = trace(Target(scripted_mlflow.url), info={"run": "ours", "metadata": {"a": "b"}})
+    with delivering(environment(tmp_path)) as delivery:
+        delivery.put([put])
+        eventually(lambda: scripted_mlflow.spans)
+        eventually(lambda: delivery.waiting().followups)
+        if made:
+            note_id(delivery.file(), "ours", "run-1")
+            eventually(lambda: scripted_mlflow.infos)
+        begun = time.monotonic()
+        assert delivery.flush(10)
+        assert time.monotonic() - begun < 5
+    (info,) = scripted_mlflow.infos
+    assert info["trace_metadata"].get("mlflow.sourceRun") == ("run-1" if made else None)
+    assert (info["trace_metadata"]["a"], "run" in info) == ("b", False)
 
 
 def test_where_there_is_nothing_to_say_nothing_is_said(scripted_mlflow: ScriptedMlflow, tmp_path: Path) -> None:

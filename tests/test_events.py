@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Passing OpenAI-style:Deprecation
 
 DETAILS = "gen_ai.client.inference.operation.details"
 RESULT = "gen_ai.evaluation.result"
+EXCEPTION = "gen_ai.client.operation.exception"
 MESSAGES = ("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.tool.definitions")
 
 
@@ -62,6 +63,11 @@ def test_the_details(scripted_lm: ScriptedLM, logged: Logged) -> None:
     }
     assert {key: _plain(value) for key, value in event.attributes.items()} == structured
     assert failed.attributes["error.type"] == (failed_span.attributes or {})["error.type"]
+    (raised,) = logged.events(EXCEPTION)
+    (of_span,) = (one for one in failed_span.events if one.name == "exception")
+    assert (raised.severity_text, raised.span_id) == ("WARN", failed.span_id)
+    assert raised.attributes.items() <= (of_span.attributes or {}).items()
+    assert raised.attributes.keys() == {"exception.type", "exception.message"}
 
 
 def _plain(value: Any) -> Any:
@@ -102,6 +108,16 @@ def test_emit_event(
     found = logged.events(DETAILS)
     assert len(found) == events
     assert not any(key in MESSAGES for event in found for key in event.attributes)
+
+
+def test_exceptions_without_content(scripted_lm: ScriptedLM, logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an exception the type alone: its text is content."""
+    monkeypatch.setenv(EMIT_EVENT, "true")
+    scripted_lm.answer = lambda body: Reply("no", status=400)
+    with record(logger_provider=logged.provider, capture_content="NO_CONTENT"), pytest.raises(Exception, match="no"):
+        scripted_lm.lm()("?")
+    (raised,) = logged.events(EXCEPTION)
+    assert list(raised.attributes) == ["exception.type"]
 
 
 def test_events_are_not_sampled(scripted_lm: ScriptedLM, logged: Logged) -> None:

@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dspy_trace.jsonable import LIMIT, cut, dumps
+from dspy_trace.secret_names import looks_secret
 
 
 class Color(enum.Enum):
@@ -69,6 +70,7 @@ ANY = st.recursive(
     ),
     max_leaves=25,
 )
+NAME = st.text(max_size=20).filter(lambda name: not looks_secret(name))
 JSON = st.recursive(
     st.one_of(
         st.none(),
@@ -77,7 +79,7 @@ JSON = st.recursive(
         st.floats(allow_nan=False, allow_infinity=False),
         st.text(max_size=40),
     ),
-    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(st.text(max_size=20), inner, max_size=5)),
+    lambda inner: st.one_of(st.lists(inner, max_size=5), st.dictionaries(NAME, inner, max_size=5)),
     max_leaves=20,
 )
 

@@ -112,16 +112,18 @@ def test_data_objects_are_their_fields(value: Any, expected: Any) -> None:
 
 
 def test_a_tool_tells_what_it_is() -> None:
-    """A Tool is told by its fields; its function by name, never run and never printed."""
+    """A Tool, or one of a class of the host's, is its name, description and arguments: no function, and no rest."""
 
-    def weather(city: str) -> str:
+    def weather(city: str, password: str = "hunter22") -> str:
         """Tell the weather."""
         raise AssertionError("the function was called")
 
-    found = told(dspy.Tool(weather))
-    assert (found["name"], found["desc"]) == ("weather", "Tell the weather.")
-    assert found["func"].startswith("<function ")
-    assert found["args"]["city"]["type"] == "string"
+    class Own(dspy.Tool):
+        note: str = "of the host's"
+
+    city, password = {"type": "string"}, {"type": "string", "default": "[secret]"}
+    expected = {"name": "weather", "desc": "Tell the weather.", "args": {"city": city, "password": password}}
+    assert told([dspy.Tool(weather), Own(weather)]) == [expected, expected]
 
 
 @pytest.mark.parametrize("value", [PNG, bytearray(PNG), memoryview(PNG)], ids=lambda value: type(value).__name__)
@@ -149,6 +151,7 @@ def test_the_size_of_a_view_is_in_bytes() -> None:
         dspy.Audio(data=BASE64, audio_format="wav").format(),
         {"type": "base64", "media_type": "image/png", "data": BASE64},
         {"mime_type": "image/png", "data": BASE64},
+        {"data": [{"b64_json": BASE64, "revised_prompt": "a lamp"}]},
         f"Look at {DATA_URL} and at '{DATA_URL}'.",
         str(dspy.Image(url=DATA_URL)),
         {"observation": "x" * 100 + DATA_URL + "y" * 100},

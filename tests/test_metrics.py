@@ -187,12 +187,14 @@ def test_a_score_that_is_no_number(score: float, scripted_lm: ScriptedLM, measur
 def test_the_first_chunk(latest: bool, measured: Measured) -> None:
     """Time to the first chunk of a stream, without the error that it may have ended in."""
     spellings = {kind: [spelling] for kind, spelling in GenAI(latest).spellings.items()}
-    call = LMCall("LM", "gpt-4o-mini", "openai", streaming=True, first_chunk=0.5)
+    call = LMCall("LM", "gpt-4o-mini", "openai", streaming=True, first_chunk=0.5, between_chunks=[0.25, 0.125])
     Meters(measured.provider.get_meter("test"), spellings, latest).watch(call, None).stop(ValueError("cut"), None)
     told = measured.counts()
     name = f"gen_ai.client.{'inference' if latest else 'operation'}"
     assert told[f"{name}.time_to_first_chunk"] == [(1, MODEL)]
     assert measured.points(f"{name}.time_to_first_chunk")[0].sum == 0.5
+    assert told[f"{name}.time_per_output_chunk"] == [(2, MODEL)]
+    assert measured.points(f"{name}.time_per_output_chunk")[0].sum == 0.375
     assert told[f"{name}.duration"] == [(1, {**MODEL, "error.type": "ValueError"})]
 
 
@@ -205,9 +207,11 @@ def test_a_stream(scripted_lm: ScriptedLM, measured: Measured) -> None:
         predict(question="whole?")
         list(dspy.streamify(predict, stream_listeners=[listener], async_streaming=False)(question="streamed?"))
     (first,) = measured.points("gen_ai.client.operation.time_to_first_chunk")
+    (others,) = measured.points("gen_ai.client.operation.time_per_output_chunk")
     (whole,) = measured.points("gen_ai.client.operation.duration")
     assert (first.count, whole.count) == (1, 2)
-    assert 0 < first.sum < whole.sum
+    assert others.count > 3
+    assert 0 < first.sum < first.sum + others.sum < whole.sum
 
 
 @pytest.mark.parametrize("way", ["not sampled", "no spans at all"])

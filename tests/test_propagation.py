@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import dspy
@@ -51,6 +52,30 @@ def test_the_request_belongs_to_the_span(engine: Any, way: str, scripted_lm: Scr
     assert len(found) == 2
     assert {(one.trace_id, one.span_id) for one in found} == {(span.trace_id, span.span_id)}
     assert all(one.trace_flags & TraceFlags.SAMPLED for one in found)
+
+
+AWS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "a-secret", "aws_region_name": "us-east-1"}
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        ("anthropic/claude-3-haiku-20240307", {"engine": "lm15"}),
+        ("anthropic/claude-3-haiku-20240307", {"engine": "litellm"}),
+        ("azure/gpt-4", {"api_version": "2024-02-01"}),
+        ("bedrock/anthropic.claude-v2", AWS),
+        ("gemini/gemini-1.5-flash", {"engine": "litellm"}),
+        ("ollama_chat/llama3", {}),
+    ],
+)
+def test_providers_with_protocols_of_their_own(model: str, asked: Any, scripted_lm: ScriptedLM) -> None:
+    """Whatever is sent, signed or not, goes out by the two transports, understood by the scripted server or not."""
+    lm = dspy.LM(model, api_base=scripted_lm.url, api_key="a-key", cache=False, num_retries=0, **asked)
+    with record() as trace, contextlib.suppress(Exception):
+        lm("?")
+    (span,) = trace.spans
+    assert span.context is not None
+    assert {one.span_id for one in sent(scripted_lm)} == {span.context.span_id}
 
 
 def test_an_embedding_belongs_to_its_span(scripted_lm: ScriptedLM) -> None:

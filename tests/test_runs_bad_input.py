@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any
 
 import dspy
@@ -11,10 +11,12 @@ import orjson
 import pytest
 
 import dspy_trace
+from dspy_trace.runs.data import dataset
 from dspy_trace.runs.tables import table
 from dspy_trace.runs.values import LONGEST, MOST, made_with, params
+from tests.optimizers import Refuses
 from tests.outlets import Kept, dummy, kept
-from tests.runs import QA, example, runs
+from tests.runs import QA, exact, example, runs
 
 __all__ = ["kept"]
 
@@ -136,6 +138,58 @@ def test_odd_programs(kept: Kept, program: Any) -> None:
     assert score == run.last("eval") == 100.0
     assert (run.status, run.files) == ("FINISHED", {})
     assert run.table("examples")[0]["score"] == 1.0
+
+
+def test_a_hundred_thousand_examples(kept: Kept) -> None:
+    """The program's thread spends no more on them than on naming each once; all are looked at, on ours."""
+    devset = [example(str(number)) for number in range(100_000)]
+    evaluate = dspy.Evaluate(devset=devset, metric=exact, num_threads=1, max_errors=1, display_progress=False)
+
+    def spent() -> float:
+        begun = thread_time()
+        with pytest.raises(Exception, match="cancelled"):
+            evaluate(Refuses())
+        return thread_time() - begun
+
+    unlogged = spent()
+    dspy_trace.autolog(log_evals=True, log_traces_from_eval=False)
+    logged = spent()
+    dspy_trace.autolog(disable=True)
+    assert logged - unlogged < 0.3, "seconds of processor time"
+    (run,) = runs(kept)
+    assert run.status == "FAILED"
+    assert json.loads(run.data[0]["profile"]) == {"num_rows": 100_000}
+    whole = told_of(devset)
+    assert run.data[0]["digest"] == whole["digest"]
+    assert told_of([*devset[:-1], example("another")])["digest"] != whole["digest"]
+
+
+def told_of(examples: Any) -> Any:
+    made = dataset("devset", "eval", examples)
+    return made() if made is not None else None
+
+
+def test_a_set_that_is_larger_still() -> None:
+    """Of it every second is looked at, to the end, which is said."""
+    told = told_of([{"a": 1}] * 150_000)
+    assert json.loads(told["profile"]) == {"num_rows": 150_000, "num_rows_read": 75_000}
+
+
+def test_a_set_of_all_kinds() -> None:
+    """Columns of one type have it; of mixed, nested and missing values that is said; what is no set is none."""
+    rows: list[Any] = [{"a": 1, "b": 1, "c": None}, {"a": 2, "b": "x", "c": None, "d": [1]}, Hostile(), None]
+    told = told_of(rows)
+    schema = {one["name"]: (one["type"], one["required"]) for one in json.loads(told["schema"])["mlflow_colspec"]}
+    assert schema == {
+        "a": ("long", False),
+        "b": ("any", False),
+        "c": ("any", False),
+        "d": ("any", False),
+        "value": ("any", False),
+    }
+    assert told_of(rows)["digest"] == told["digest"]
+    assert told_of([])["schema"] == '{"mlflow_colspec":[]}'
+    assert dataset("devset", "eval", Hostile()) is None
 
 
 def test_a_large_set(kept: Kept) -> None:

@@ -42,7 +42,7 @@ def test_a_users_own_optimizer(logged: Kept, lm: Any) -> None:
     assert "verysecret" not in str(told)
     whole = told[0]
     assert whole.metrics["eval"] == [(0, 50.0)]
-    assert whole.metrics["best"] == [(0, 50.0), (0, 100.0)]
+    assert whole.metrics["best"] == [(0, 50.0), (1, 100.0)]
     assert (whole.last("baseline"), whole.last("final")) == (50.0, 100.0)
     assert whole.params["optimizer.metric"] == "exact"
     assert whole.params["compile.x"] == '{"y":[1,"print"]}'

@@ -50,8 +50,8 @@ def test_an_evaluation_is_a_run(logged: Kept) -> None:
     assert {"num_threads": "2", "lm.model": "dummy", "dspy_version": dspy.__version__}.items() <= run.params.items()
     assert len(run.params["program_version"]) == 16
     told = {name: values for name, values in run.metrics.items() if name != "seconds"}
-    zeros = {name: [(0, 0)] for name in ("cache_hits", "input_tokens", "output_tokens")}
-    assert told == {"eval": [(0, 33.33)], "failures": [(0, 1)], "lm_calls": [(0, 2)], **zeros}
+    zeros = {name: [(0, 0)] for name in ("usage_cache_hits", "usage_input_tokens", "usage_output_tokens")}
+    assert told == {"eval": [(0, 33.33)], "failures": [(0, 1)], "usage_lm_calls": [(0, 2)], **zeros}
     assert run.end is not None and 0 <= run.end - run.start < 10_000
     (data,) = run.data
     assert (data["name"], data["context"], json.loads(data["profile"])) == ("devset", "eval", {"num_rows": 3})
@@ -230,7 +230,7 @@ def test_odd_sets_are_told_truthfully(logged: Kept) -> None:
     assert json.loads(cells[2])[0] == 1
     assert "aGVsbG8" not in str(run)
     schema = {one["name"]: one["type"] for one in json.loads(run.data[0]["schema"])["mlflow_colspec"]}
-    assert schema == {"question": "string", "answer": "object"}
+    assert schema == {"question": "string", "answer": "any"}
 
 
 def test_runs_do_without_traces(kept: Kept) -> None:

@@ -14,17 +14,9 @@ import pytest
 
 from dspy_trace import secrets
 from dspy_trace.secrets import REPLACEMENT, learn, looks_secret, scrub, scrub_json, scrub_text
+from tests.planted import nothing_known  # noqa: F401  # a fixture
 
 KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"
-
-
-@pytest.fixture(autouse=True)
-def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test begins with no secret known."""
-    monkeypatch.setattr(secrets, "_known", {})
-    monkeypatch.setattr(secrets, "_inherited", {})
-    monkeypatch.setattr(secrets, "_passing", {})
-    monkeypatch.setattr(secrets, "_finder", None)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +143,7 @@ def test_many_secrets() -> None:
         ('"{\\"token\\": \\"a b\\", \\"n\\": 1}"', '"{\\"token\\": \\"[secret]\\", \\"n\\": 1}"'),
         ("Incorrect API key provided: sk-proj-abc4567890abcdef.", "Incorrect API key provided: [secret]."),
         ("header was Bearer eyJhbGciOi.x-1_2", "header was Bearer [secret]"),
+        ("header was BEARER eyJhbGciOi.x-1_2", "header was BEARER [secret]"),
         ("the bearer instruments of sk-learn", "the bearer instruments of sk-learn"),
         ("LM(model='gpt', api_key='k v', n=2)", "LM(model='gpt', api_key='[secret] v', n=2)"),
         ("host=db password=hunter2 dbname=x", "host=db password=[secret] dbname=x"),

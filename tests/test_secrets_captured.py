@@ -22,19 +22,9 @@ from dspy_trace.secrets import REPLACEMENT, learn
 from dspy_trace.settings import Settings
 from dspy_trace.testing import record
 from tests.outlets import Kept, dummy, kept, provider_of_app  # noqa: F401  # a fixture
+from tests.planted import nothing_known  # noqa: F401  # a fixture
 
 KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"
-
-
-@pytest.fixture(autouse=True)
-def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test begins with no secret known."""
-    monkeypatch.setattr(secrets, "_known", {})
-    monkeypatch.setattr(secrets, "_inherited", {})
-    monkeypatch.setattr(secrets, "_passing", {})
-    monkeypatch.setattr(secrets, "_passing", {})
-    monkeypatch.setattr(secrets, "_finder", None)
-    monkeypatch.setattr(secret_places, "_seen", {})
 
 
 @dataclass

@@ -12,17 +12,9 @@ import pytest
 
 from dspy_trace import guard, secret_places, secrets
 from dspy_trace.secrets import REPLACEMENT, learn, learn_from, learn_url, scrub_json, scrub_text
+from tests.planted import nothing_known  # noqa: F401  # a fixture
 
 KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"
-
-
-@pytest.fixture(autouse=True)
-def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test begins with no secret known."""
-    monkeypatch.setattr(secrets, "_known", {})
-    monkeypatch.setattr(secrets, "_inherited", {})
-    monkeypatch.setattr(secrets, "_passing", {})
-    monkeypatch.setattr(secrets, "_finder", None)
 
 
 def test_what_is_learned_from_parameters() -> None:
@@ -63,6 +55,7 @@ def test_what_is_learned_from_the_environment() -> None:
             "GOOGLE_APPLICATION_CREDENTIALS": "/home/me/credentials.json",
             "AWS_REGION": "eu-central-1",
             "HOME": "/home/me-myself",
+            "PWD": "/home/me-myself/project",
         }
     )
     assert set(secrets.known()) == {"key-of-environment", "deploy-key-of-it", "pass-of-environment", "password-of-url"}

@@ -14,6 +14,7 @@ from opentelemetry.trace import Link, SpanKind
 from opentelemetry.util.types import Attributes
 
 from dspy_trace.testing import Recording
+from tests import busy
 from tests.balanced import balanced, fresh_cache
 from tests.parts.scripted_answers import Body, Reply, fill, in_turn, input_words
 from tests.parts.scripted_lm import ScriptedLM
@@ -165,49 +166,23 @@ USAGE = {"input_tokens": "prompt", "output_tokens": "completion"}
 
 
 def test_everything_at_once(scripted_lm: ScriptedLM) -> None:
-    """Hits, repeated and refused requests, several choices, streams and fallbacks on eight threads.
+    """Hits, repeated and refused requests, several choices, streams and fallbacks on eight threads and both engines.
 
     The sums over spans, in both spellings, and those of the root are what the server reported.
     """
-
-    def answer(body: Body) -> Reply | str:
-        words = input_words(body)
-        if "refused" in words or ("busy" in words and not any(body == one.body for one in scripted_lm.requests[:-1])):
-            return Reply("no", status=400 if "refused" in words else 503, headers={"Retry-After": "0.01"})
-        return "garbled" if "garbled" in words and "response_format" not in body else fill(body)
-
-    def work(predict: Any) -> None:
-        kinds = ("fine", "refused", "garbled", "busy", "fine", "several", "streamed")
-        items = [dspy.Example(question=f"{kind} {turn}").with_inputs("question") for turn in range(8) for kind in kinds]
-        run = dspy.Parallel(num_threads=8, disable_progress_bar=True, max_errors=99)
-        run([(Kind(predict), item) for item in items])
-
-    scripted_lm.answer = answer
-    with balanced(conventions={"openinference"}) as trace, fresh_cache(), dspy.context(lm=scripted_lm.lm(cache=True)):
-        Work(work)()
+    with balanced(conventions={"openinference"}) as trace, fresh_cache():
+        busy.run(scripted_lm)
     calls = [span.attributes for span in trace.named("chat gpt-4o-mini")]
-    reported = scripted_lm.reported
+    reported, told = scripted_lm.reported, sums(trace, "invoke_workflow Busy")
     for key, other in USAGE.items():
         spelled = [f"gen_ai.usage.{key}", f"llm.token_count.{other}"]
         totals = [sum(call.get(one, 0) for call in calls) for one in spelled]
-        assert [*totals, sums(trace)[key]] == [getattr(reported, key)] * 3
-    assert sums(trace)["lm_calls"] == len(calls)
-    assert sums(trace)["cost"] == pytest.approx(sum(call.get("llm.cost.total", 0) for call in calls))
-
-
-class Kind(dspy.Module):
-    """Asks in the way that its question says."""
-
-    def __init__(self, predict: Any) -> None:
-        super().__init__()
-        self.ask = predict
-
-    def forward(self, question: str) -> Any:
-        if question.startswith("streamed"):
-            return list(dspy.streamify(self.ask, async_streaming=False)(question=question))[-1]
-        return self.ask(
-            question=question, config={"n": 3, "temperature": 1.0} if question.startswith("several") else {}
-        )
+        assert [*totals, told[key]] == [getattr(reported, key)] * 3
+    assert told["lm_calls"] == len(calls)
+    assert told["cost"] == pytest.approx(sum(call.get("llm.cost.total", 0) for call in calls))
+    assert {"lm15", "litellm"} <= {call.get("dspy.lm.engine") for call in calls}
+    assert {call.get("dspy.lm.retries") for call in calls} >= {0, 1}
+    assert told["cache_hits"] > 0
 
 
 def test_of_programs_inside_programs(scripted_lm: ScriptedLM) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dspy_trace.export import launch, records
-from dspy_trace.export.locks import ProcessLock, is_free
+from dspy_trace.export.locks import ProcessLock
 from dspy_trace.export.spawn import environment as worker_environment
 from dspy_trace.export.spawn import hindrance, lock_file, slot_of
+from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Credential, Target
 from dspy_trace.export.worker import Worker
-from tests.delivery import delivering, environment, eventually, trace
+from dspy_trace.runs import spooled
+from tests.delivery import delivering, environment, eventually, spans_of, trace
+from tests.parts.scripted_mlflow import ScriptedMlflow
 
 SECRET = "postgresql://me:s3cret@127.0.0.1/mlflow"
 
@@ -75,6 +80,20 @@ def test_the_worker_gets_nothing_that_would_trace_measure_or_steer_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("credential", "told"),
+    [
+        (Credential("ada", "pass word"), {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "pass word"}),
+        (Credential(token="t"), {"MLFLOW_TRACKING_TOKEN": "t"}),
+    ],
+    ids=["password", "token"],
+)
+def test_the_worker_of_a_server_gets_what_opens_it(credential: Credential, told: dict[str, str]) -> None:
+    """In its environment, where MLflow's client looks, and nothing that the program has for another one."""
+    given = worker_environment(credential, {"MLFLOW_TRACKING_USERNAME": "other", "MLFLOW_TRACKING_TOKEN": "other"})
+    assert {name: value for name, value in given.items() if name.startswith("MLFLOW_TRACKING")} == told
+
+
+@pytest.mark.parametrize(
     ("what", "expected"),
     [("off", "off"), ("frozen", "frozen"), ("embedded", "no Python interpreter"), ("none", "no Python interpreter")],
 )
@@ -114,6 +133,30 @@ def test_a_database_with_a_password_has_a_worker_that_holds_it(tmp_path: Path, s
     with delivering(on(tmp_path)) as stranger:
         stranger.deliver_all(0.5)
     assert len(started.calls) == 1
+
+
+def test_the_end_of_the_program_waits_for_a_start_that_is_under_way(
+    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written down before the process is there: a program that ended in between would leave nobody at work."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def spawn(*told: Any) -> Started:
+        begun.set()
+        assert go_on.wait(30.0)
+        return started(*told)
+
+    monkeypatch.setattr(launch, "spawn", spawn)
+    with delivering({**on(tmp_path), "DSPY_TRACE_EXIT_WAIT": "0"}) as delivery:
+        delivery.put([trace(Target(f"sqlite:///{tmp_path}/m.db"))])
+        assert begun.wait(30.0)
+        end = threading.Thread(target=delivery.at_exit)
+        end.start()
+        end.join(0.3)
+        assert end.is_alive()
+        go_on.set()
+        end.join(30.0)
+        assert len(started.calls) == 1
 
 
 def test_a_worker_that_died_is_started_again(tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +240,32 @@ def test_without_mlflow_rows_wait_and_the_remedy_is_said_once(
     assert "pip install 'dspy-trace[mlflow]'" in warning.getMessage()
 
 
+def test_runs_wait_where_mlflow_is_missing_and_traces_go_on(
+    tmp_path: Path,
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+    scripted_mlflow: ScriptedMlflow,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A server takes spans without it; of runs one warning says what to install."""
+    monkeypatch.setattr(launch, "_is_installed", lambda package: False)
+    target = Target(scripted_mlflow.url)
+    record = spooled.Record(target, "run", b'{"start": {"name": "compile"}}')
+    with delivering(on(tmp_path)) as delivery:
+        delivery.put([put := trace(target)])
+
+        def write(spool: Spool, sealed: Collection[Target]) -> None:
+            spooled.put(spool, [record], delivery.owner, sealed)
+
+        delivery.write_runs([target], write)
+        eventually(lambda: caplog.records and set(scripted_mlflow.spans) == spans_of(put))
+        ((number, *_),) = delivery.file().targets()
+        assert spooled.waiting_runs(delivery.file(), number) == ["run"]
+    assert not started.calls
+    (warning,) = caplog.records
+    assert "pip install 'dspy-trace[mlflow]'" in warning.getMessage()
+
+
 def test_a_system_that_lets_no_process_start_is_said_once(
     tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -229,20 +298,3 @@ def test_switched_off_it_waits_in_silence(
     assert not started.calls
     assert not caplog.records
     assert "m.db" not in capsys.readouterr().err
-
-
-def test_locks_are_between_processes_and_die_with_their_holder(tmp_path: Path) -> None:
-    """Many may share a lock while nobody has it exclusively, and the other way round."""
-    path = tmp_path / "lock"
-    one, two, three = (ProcessLock(path) for _ in range(3))
-    assert is_free(path)
-    assert one.acquire(shared=True)
-    assert two.acquire(shared=True)
-    assert not three.acquire()
-    assert not is_free(path)
-    one.release()
-    two.release()
-    assert three.acquire()
-    assert not one.acquire(shared=True)
-    three.release()
-    assert is_free(path)

@@ -81,10 +81,10 @@ def progress(name: str, status: str, start: int, metrics: Mapping[str, float], n
     parts = [name if status == "RUNNING" else f"{name}: {status.lower()}"]
     parts += [f"{step} {metrics[step]:g}" for step in STEPS if step in metrics]
     parts += [f"{key} {metrics[key]:g}" for key in ("baseline", "best", "final") if key in metrics]
-    tokens = metrics.get("input_tokens", 0) + metrics.get("output_tokens", 0)
-    parts.append(f"{metrics.get('lm_calls', 0):.0f} LM calls, {tokens:,.0f} tokens")
-    if metrics.get("cost"):
-        parts.append(f"{metrics['cost']:.4f} USD")
+    tokens = metrics.get("usage_input_tokens", 0) + metrics.get("usage_output_tokens", 0)
+    parts.append(f"{metrics.get('usage_lm_calls', 0):.0f} LM calls, {tokens:,.0f} tokens")
+    if metrics.get("usage_cost"):
+        parts.append(f"{metrics['usage_cost']:.4f} USD")
     done = metrics.get("progress")
     if status == "RUNNING" and done:
         left = (now - start) / 1000 * (1 - done) / done

@@ -21,6 +21,7 @@ from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target
 from dspy_trace.guard import ask, shielded
 from dspy_trace.runs.spooled import mlflow_id
+from dspy_trace.vocab.mlflow_keys import SOURCE_RUN
 
 logger = logging.getLogger("dspy_trace")
 
@@ -35,6 +36,9 @@ FOLLOWUPS = 20
 
 STRANGER = 3_600.0
 """Seconds after which feedback on a trace that is not there is given up."""
+
+NAMELESS = 15.0
+"""Seconds that what is said of a trace waits for its run to be made, so that it can name it; nobody waits for that."""
 
 UNREADABLE = "what the spool holds is not readable"
 
@@ -100,16 +104,19 @@ class Drain:
         if left > 0:
             return left
         try:
-            due = self._round()
-        except Undelivered as undelivered:
-            return self._failed(undelivered)
+            return self._tried()
         except sqlite3.Error as error:
             logger.debug("dspy-trace: the spool cannot be read: %s", error)
             return 1.0
         finally:
             if self._closed:
                 self.let_go()
-        return due
+
+    def _tried(self) -> float | None:
+        try:
+            return self._round()
+        except Undelivered as undelivered:
+            return self._failed(undelivered)
 
     def close(self) -> None:
         """Let no step follow the one that may be going on; that one lets go of everything when it ends."""
@@ -181,16 +188,20 @@ class Drain:
         root = next((row for row in reversed(found) if row["root"]), None)
         if root is None or not isinstance(info, dict):
             return None
-        run = info.pop("run", None)
-        if run is not None:
-            # MLflow's id of a run of ours, where the worker has made it by now; it links the two in any case.
-            info["run_id"] = ask(mlflow_id, spool, run) or info.get("run_id")
         told = trace_info(root, info, self._sink.experiment(target))
-        return None if told is None else (batch.trace_id, orjson.dumps(told), batch.owner)
+        if told is None:
+            return None
+        if "run" in info:
+            told["run"] = info["run"]
+        return batch.trace_id, orjson.dumps(told), batch.owner
 
     def _follow(self, spool: Spool, number: int, followup: Followup) -> None:
+        told: dict[str, Any] | None = ask(orjson.loads, followup.payload)
+        if isinstance(told, dict) and not self._names_run(spool, followup, told):
+            spool.postpone(followup, FIRST / 2, failed=False)
+            return
         try:
-            self._send_followup(followup)
+            self._send_followup(followup, told)
         except (Refused, Failing) as error:
             if isinstance(error, Failing) and followup.tries < 3:
                 spool.postpone(followup, LONGEST)
@@ -208,10 +219,21 @@ class Drain:
             spool.followed(followup)
             self._succeeded(spool)
 
-    def _send_followup(self, followup: Followup) -> None:
+    def _names_run(self, spool: Spool, followup: Followup, told: dict[str, Any]) -> bool:
+        """Let what is said of a trace name the run of ours that it is of; return whether no more is to be hoped for.
+
+        The worker, which makes the run, links the two in any case.
+        """
+        run = told.pop("run", None)
+        found = ask(mlflow_id, spool, run) if run is not None else None
+        if found is not None:
+            told["trace_metadata"][SOURCE_RUN] = found
+        in_hurry = monotonic() < self._hurry or self._closed
+        return run is None or found is not None or in_hurry or time() - followup.created > NAMELESS
+
+    def _send_followup(self, followup: Followup, told: Any) -> None:
         from dspy_trace.export.mlflow_info import assessment
 
-        told: dict[str, Any] | None = ask(orjson.loads, followup.payload)
         if not isinstance(told, dict):
             raise Refused(UNREADABLE)
         if followup.kind == "info":

@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, time
@@ -62,6 +63,7 @@ class Launcher:
         self._targets: dict[str, Target] = {}
         self._presence: dict[str, ProcessLock] = {}
         self._starting: list[subprocess.Popen[bytes]] = []
+        self._at_it = threading.Lock()
         self._since = time()
         self._denied = 0.0
         self._not_before = 0.0
@@ -111,7 +113,14 @@ class Launcher:
         self._presence.clear()
 
     def start_now(self) -> bool:
-        """Start a worker for whatever waits, unless one runs; return whether one does, or will."""
+        """Start a worker for whatever waits, unless one runs; return whether one does, or will.
+
+        If another thread is at it, wait for that: it would not come to an end if the program did.
+        """
+        with self._at_it:
+            return self._start_all()
+
+    def _start_all(self) -> bool:
         spool = self._spool()
         if spool.path is None:
             words = "it is written by a process of its own, and no file can be made that reaches it"

@@ -18,10 +18,10 @@ def move(source: Spool, into: Spool, owner: str, kind: Literal["http", "database
     for number, target, sealed, _ in source.targets():
         if kind in (None, target.kind):
             locked = {target} if sealed else ()
-            while batches := source.take(source.heads(number, target, owner), owner):
-                for one in {batch.owner for batch in batches}:
-                    into.put([batch for batch in batches if batch.owner == one], one, locked)
-                source.forget(batches)
+            while heads := source.heads(number, target, owner):
+                with source.giving(heads, owner) as batches:
+                    for one in {batch.owner for batch in batches}:
+                        into.put([batch for batch in batches if batch.owner == one], one, locked)
             _move_followups(source, into, number, target, sealed)
     spooled.move(source, into, owner)
     if kind is None:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
 from dspy_trace import settings_metrics as names
 from dspy_trace.settings_metrics import setting
+from dspy_trace.signals import Providers
 
 
 def provider() -> MeterProvider:
@@ -27,7 +28,8 @@ def provider() -> MeterProvider:
 class LazyOTLPMetricExporter(MetricExporter):
     """The OTLP exporter of metrics that OpenTelemetry's variables ask for, made with the first export.
 
-    A reader asks before that how its exporter wants things; that is answered as the exporter would.
+    A reader asks before that how its exporter wants things; that is answered as the exporter would. As soon as
+    the application has a meter provider, what was recorded until then is exported a last time, and nothing after that.
     """
 
     def __init__(self) -> None:
@@ -40,12 +42,18 @@ class LazyOTLPMetricExporter(MetricExporter):
             preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()} if exponential else None,
         )
         self._exporter: MetricExporter | None = None
+        self._over = False
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Export with the exporter for ``OTEL_EXPORTER_OTLP_PROTOCOL``, gRPC by default."""
+        if self._over:
+            return MetricExportResult.SUCCESS
+        gave_way = Providers().meter_now() is not None
         if self._exporter is None:
             self._exporter = _exporter()
-        return self._exporter.export(metrics_data, timeout_millis, **kwargs)
+        result = self._exporter.export(metrics_data, timeout_millis, **kwargs)
+        self._over = gave_way and result is MetricExportResult.SUCCESS
+        return result
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Shut the exporter down, if there is one."""

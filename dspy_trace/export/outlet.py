@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -25,9 +26,10 @@ from dspy_trace.export.items import Batch, Counters
 from dspy_trace.export.mlflow import row
 from dspy_trace.export.mlflow_info import TraceFacts
 from dspy_trace.export.processor import Limits, SpoolProcessor
+from dspy_trace.export.runner import within
 from dspy_trace.export.scrubbing import rows_without_secrets, without_secrets
 from dspy_trace.export.self_metrics import tell_metrics
-from dspy_trace.export.sender import Delivery
+from dspy_trace.export.sender import GRACE, Delivery
 from dspy_trace.export.source import source
 from dspy_trace.export.target import BadTarget, Credential, Target, target
 from dspy_trace.export.traces import LiveTrace
@@ -43,6 +45,9 @@ _NONE = (ProxyTracerProvider, NoOpTracerProvider)
 """Providers that stand for there being none."""
 
 logger = logging.getLogger("dspy_trace")
+
+LEAST = 1.0
+"""Seconds that `shutdown` may take however little it is given: it lets go of what others wait for."""
 
 
 class Outlet:
@@ -191,16 +196,28 @@ class Outlet:
         return told, {"tracking URI refused": self.nowhere, "not translated": self.untold}
 
     def flush(self, timeout: float) -> bool:
-        """Write out and deliver; return whether nothing waits any more."""
-        self.runs.write_out()
-        self.processor.write_out()
-        return self.delivery.flush(timeout)
+        """Write out and deliver; return whether nothing waits any more, after `timeout` seconds at the latest."""
+        deadline = monotonic() + timeout
+
+        def flushed() -> bool:
+            self.runs.write_out()
+            self.processor.write_out()
+            return self.delivery.flush(deadline - monotonic())
+
+        return bool(within(max(timeout, GRACE), "flushing", flushed))
 
     def shutdown(self, timeout: float, worker: bool = False) -> bool:
         """Write out, deliver as far as `timeout` seconds allow, and end our threads; a later span starts them again."""
-        self.runs.end()
-        self.processor.end()
-        return self.delivery.shutdown(timeout, worker)
+        bound = max(timeout, LEAST)
+        # So that there is time left to let go of all that is held.
+        deadline = monotonic() + min(timeout, bound - 2 * GRACE)
+
+        def ended() -> bool:
+            self.runs.end()
+            self.processor.end()
+            return self.delivery.shutdown(deadline - monotonic(), worker)
+
+        return bool(within(bound, "shutting down", ended))
 
     def _at_exit_of_child(self) -> None:
         """Have a child process of multiprocessing's deliver: it ends without what is registered for the exit."""

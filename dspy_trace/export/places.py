@@ -12,11 +12,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from time import time
 
 from dspy_trace import settings as names
 from dspy_trace import surroundings
-from dspy_trace.export.salvage import salvage
+from dspy_trace.export.salvage import mend
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.spoolfile import Unusable
 
@@ -53,15 +52,20 @@ def spool_file(folder: Path) -> Path:
     return folder / f"{stem()}.db"
 
 
-def open_spool(folder: Path | None = None, environ: Mapping[str, str] = os.environ) -> Spool:
+def open_spool(
+    folder: Path | None = None, environ: Mapping[str, str] = os.environ, broken: Spool | None = None
+) -> Spool:
     """Open the spool: in `folder`, else where the environment says, else in the temporary folder, else in memory.
 
-    Each step down is one WARNING with its reason.
+    Each step down is one WARNING with its reason. A spool that has been found `broken` since it was opened is mended.
     """
     reasons = []
     for place in _places(folder, environ):
         try:
-            opened = _opened(spool_file(place), environ)
+            path = spool_file(place)
+            if broken is not None and broken.path == path:
+                mend(broken)
+            opened = open_mended(Spool(path, **bounds(environ)))
         except (OSError, Unusable, sqlite3.Error) as error:
             reasons.append(f"{place}: {str(error) or type(error).__name__}")
             continue
@@ -114,26 +118,15 @@ def _temporary() -> Path:
     return place
 
 
-def _opened(path: Path, environ: Mapping[str, str]) -> Spool:
-    spool = Spool(path, **bounds(environ))
+def open_mended(spool: Spool) -> Spool:
+    """Open a spool, and return it; mend it if it is broken."""
     try:
         spool.open()
-    except sqlite3.OperationalError:
-        raise  # busy, read-only, full: nothing is wrong with the file
-    except sqlite3.DatabaseError as error:
-        aside = path.with_name(f"{path.name}.broken-{int(time())}")
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    except sqlite3.DatabaseError:
+        if spool.broken is None:
+            raise  # busy, read-only, full: nothing is wrong with the file
+        mend(spool)
         spool.open()
-        logger.warning(
-            "dspy-trace: the spool %s is broken (%s). It was put aside as %s and a new one begun. %d spans that waited "
-            "in it could be read and wait on; what could not has not been delivered.",
-            path,
-            error,
-            aside.name,
-            salvage(aside, spool),
-        )
     return spool
 
 

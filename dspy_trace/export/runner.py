@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from dspy_trace.guard import shielded
+
+T = TypeVar("T")
 
 AGAIN = 5.0
 """Seconds until a step that has failed by a fault of our own is tried again."""
@@ -64,6 +67,26 @@ def started(runner: Runner) -> Runner | None:
     except RuntimeError:
         return None
     return runner
+
+
+def within(seconds: float, step: str, work: Callable[[], T]) -> T | None:
+    """Do some work on a thread of ours; return its result, or ``None`` if it takes longer, and then it goes on.
+
+    So the caller is held up no longer than this, whatever locks, disks and other processes hold up the work.
+    """
+    done: list[T | None] = []
+
+    def run() -> None:
+        _make_no_spans()
+        done.append(shielded(step, work))
+
+    thread = threading.Thread(target=run, name="dspy-trace-delivery", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the program is ending
+        return shielded(step, work)
+    thread.join(seconds)
+    return done[0] if done else None
 
 
 def _make_no_spans() -> None:

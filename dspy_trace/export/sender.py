@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from time import monotonic
@@ -17,14 +15,12 @@ from dspy_trace.export import records
 from dspy_trace.export.drain import Drain
 from dspy_trace.export.items import Batch, Counters, Waiting
 from dspy_trace.export.launch import Launcher
-from dspy_trace.export.leftovers import move, say_older
 from dspy_trace.export.outcomes import Undelivered, said
 from dspy_trace.export.owners import new_owner
-from dspy_trace.export.places import memory_spool, open_spool
 from dspy_trace.export.runner import Runner, Steps, started
 from dspy_trace.export.sinks import HttpSink
 from dspy_trace.export.spool import Spool
-from dspy_trace.export.spoolfile import Unusable
+from dspy_trace.export.stores import Stores
 from dspy_trace.export.target import Credential, Target
 from dspy_trace.guard import shielded
 
@@ -67,8 +63,7 @@ class Delivery:
         self.launcher: Launcher | None = None
         self.progress = threading.Event()
         self._lock = threading.RLock()
-        self._file: Spool | None = None
-        self._memory: Spool | None = None
+        self._stores = Stores(self.owner, self._say, self._environ)
         self._runners: list[Runner] = []
         self._spare = None
 
@@ -88,62 +83,31 @@ class Delivery:
         for durable in (True, False):
             some = [batch for batch in batches if self._is_durable(batch.target) is durable]
             if some:
-                self._write(durable, partial(Spool.put, batches=some, owner=self.owner, sealed=sealed))
+                write = partial(Spool.put, batches=some, owner=self.owner, sealed=sealed)
+                self._stores.write(durable, write, sum(batch.spans for batch in some))
         for target in {batch.target for batch in batches}:
             self._serve(target)
 
     def _feedback(self, target: Target, trace_id: str, payload: bytes) -> None:
         sealed = self._credentials(target) is not None
         put = partial(Spool.put_followup, target=target, trace_id=trace_id.removeprefix("tr-"), kind="feedback")
-        self._write(self._is_durable(target), partial(put, payload=payload, owner=self.owner, sealed=sealed))
+        self._stores.write(self._is_durable(target), partial(put, payload=payload, owner=self.owner, sealed=sealed))
         self._serve(target)
 
     def _is_durable(self, target: Target) -> bool:
         return self._durability != "none" or target.kind == "database"
 
-    def _write(self, durable: bool, write: Callable[[Spool], None]) -> None:
-        """Write to the spool; to memory where that is asked for, or where the spool cannot be written any more."""
-        if durable:
-            try:
-                write(self.file())
-                return
-            except (sqlite3.Error, OSError, Unusable) as error:
-                self._say("spool", Undelivered(str(error), "spool", "Traces wait in memory until it can be written."))
-        write(self.memory())
-
     def file(self) -> Spool:
         """Return the spool of this user and environment, opened on first use."""
-        with self._lock:
-            before = self._file
-            if before is None or before.has_vanished():
-                self._file = open_spool(environ=self._environ)
-                shielded("looking for older rows", say_older, self._file)
-                shielded("adding up", records.tidy, self._file)
-                shielded("adopting rows", records.adopt, self._file)
-                if before is not None:
-                    shielded("moving the spool", move, before, self._file, self.owner)
-            assert self._file is not None
-            return self._file
+        return self._stores.file()
 
     def memory(self) -> Spool:
         """Return the spool in memory, made on first use."""
-        with self._lock:
-            if self._memory is None:
-                self._memory = memory_spool()
-            return self._memory
+        return self._stores.memory()
 
     def spools(self) -> list[Spool]:
         """Return the spools that are in use."""
-        with self._lock:
-            return [spool for spool in (self._file, self._memory) if spool is not None]
-
-    def _rescued(self) -> Spool:
-        """Return the spool file, with what had to wait in memory and can only be delivered from there."""
-        file, memory = self.file(), self._memory
-        if memory is not None and file.path is not None and records.anything(memory):
-            with self._lock:  # meanwhile they are in both
-                move(memory, file, self.owner, "database")
-        return file
+        return self._stores.all()
 
     def _serve(self, target: Target) -> None:
         """Have what waits for a target delivered."""
@@ -159,7 +123,8 @@ class Delivery:
 
     def write_runs(self, targets: Collection[Target], write: Callable[[Spool, Collection[Target]], None]) -> None:
         """Have something said of runs at some targets written to the spool, and have the worker see to it."""
-        self._write(True, lambda spool: write(spool, {one for one in targets if self._credentials(one) is not None}))
+        sealed = {one for one in targets if self._credentials(one) is not None}
+        self._stores.write(True, lambda spool: write(spool, sealed))
         with self._lock:
             for target in targets:
                 self._launch(target)
@@ -167,7 +132,7 @@ class Delivery:
 
     def _launch(self, target: Target) -> None:
         if self.launcher is None:
-            self._employ(launcher := Launcher(self._rescued, self._credentials, self._say, self._environ))
+            self._employ(launcher := Launcher(self._stores.rescued, self._credentials, self._say, self._environ))
             self.launcher = launcher
         self.launcher.serve(target)
 
@@ -207,13 +172,7 @@ class Delivery:
     @property
     def counters(self) -> Counters:
         """What has become of what was put."""
-        names: Counter[str] = Counter()
-        waiting = Waiting()
-        with self._lock:
-            for spool in self.spools():
-                with spool.reading():
-                    names.update(records.accounts(spool, self.owner))
-                    waiting += records.waiting(spool, owner=self.owner)
+        names, waiting = self._stores.accounts()
         dropped = {name.partition(": ")[2]: n for name, n in names.items() if name.startswith("dropped: ") and n}
         retried = sum(drain.retried for drain in tuple(self.drains.values()))
         figures = names["delivered"], waiting.spans, names["dead"], dropped, retried
@@ -274,9 +233,7 @@ class Delivery:
             drain.let_go()
         if launcher is not None:
             launcher.close(worker)
-        if self._file is not None and self._file.path is not None:
-            shielded("closing the spool", self._file.release, self.owner)
-            self._file.close()  # the next look at it opens it again
+        self._stores.close()
         return done
 
     def at_exit(self) -> None:

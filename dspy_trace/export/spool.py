@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import time
 
@@ -83,16 +84,8 @@ class Spool(SpoolFile):
 
     def take(self, heads: Sequence[Batch], holder: str) -> list[Batch]:
         """Hold batches and return them with their payload, but for those that somebody else has taken."""
-        now = time()
-        taken = []
         with self.writing() as db:
-            for head in heads:
-                changed = db.execute(_TAKE, (holder, now + HOLD, head.id, holder, now, now + FOREVER)).rowcount
-                if changed:
-                    row = db.execute("SELECT payload, info FROM batches WHERE id = ?", (head.id,)).fetchone()
-                    head.payload, head.info = row
-                    taken.append(head)
-        return taken
+            return _taken(db, heads, holder)
 
     def settle(self, target_id: int, settled: Settled) -> None:
         """Delete what was delivered or refused, count it, keep what was refused, put down what follows: in one step."""
@@ -113,10 +106,12 @@ class Spool(SpoolFile):
             if settled.dead:
                 self._bound_dead(db)
 
-    def forget(self, batches: Iterable[Batch]) -> None:
-        """Delete batches that have been put into another spool."""
+    @contextmanager
+    def giving(self, heads: Sequence[Batch], holder: str) -> Generator[list[Batch]]:
+        """Take batches for the block to put into another spool, and delete them after it: nothing settles them here."""
         with self.writing() as db:
-            db.executemany("DELETE FROM batches WHERE id = ?", [(batch.id,) for batch in batches])
+            yield (taken := _taken(db, heads, holder))
+            db.executemany("DELETE FROM batches WHERE id = ?", [(batch.id,) for batch in taken])
 
     def followups(self, target_id: int, target: Target, holder: str, most: int) -> list[Followup]:
         """Return what may follow now, oldest first, and hold it: nothing of its trace waits."""
@@ -132,11 +127,11 @@ class Spool(SpoolFile):
         with self.writing() as db:
             db.execute("DELETE FROM followups WHERE id = ?", (followup.id,))
 
-    def postpone(self, followup: Followup, seconds: float) -> None:
-        """Try again later."""
+    def postpone(self, followup: Followup, seconds: float, *, failed: bool = True) -> None:
+        """Try again later, whether this was a try or not."""
         with self.writing() as db:
-            values = (time() + seconds, followup.id)
-            db.execute("UPDATE followups SET tries = tries + 1, until = 0, not_before = ? WHERE id = ?", values)
+            values = (failed, time() + seconds, followup.id)
+            db.execute("UPDATE followups SET tries = tries + ?, until = 0, not_before = ? WHERE id = ?", values)
 
     def refuse(self, target_id: int, followup: Followup, reason: str) -> None:
         """Keep what the server has refused as a dead letter."""
@@ -197,6 +192,18 @@ _TAKE = "UPDATE batches SET holder = ?, until = ? WHERE id = ? AND (holder = ? O
 _FOLLOWUPS = """SELECT id, trace_id, kind, payload, owner, created, tries FROM followups AS f
     WHERE target = ? AND not_before <= ? AND (holder = ? OR until < ?)
     AND NOT EXISTS (SELECT 1 FROM batches AS b WHERE b.trace_id = f.trace_id) ORDER BY id LIMIT ?"""
+
+
+def _taken(db: sqlite3.Connection, heads: Sequence[Batch], holder: str) -> list[Batch]:
+    now = time()
+    taken = []
+    for head in heads:
+        changed = db.execute(_TAKE, (holder, now + HOLD, head.id, holder, now, now + FOREVER)).rowcount
+        if changed:
+            row = db.execute("SELECT payload, info FROM batches WHERE id = ?", (head.id,)).fetchone()
+            head.payload, head.info = row
+            taken.append(head)
+    return taken
 
 
 def number_of(db: sqlite3.Connection, target: Target, sealed: bool) -> int:

@@ -1,4 +1,4 @@
-"""One SQLite file that processes share: its schema, its connection, and what a fork does to both.
+"""One SQLite file that processes share: its connection, what breaks it, and what a fork does to both.
 
 SQLite from the standard library, in WAL mode: writers of several processes, readers that do not wait for them, and a
 file that a killed process leaves whole. What is committed survives the process; the disk is not synchronised at each
@@ -8,74 +8,20 @@ commit, so that a power failure may cost the last moments, never the file.
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import stat
 import threading
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-SCHEMA = 2
-"""Version of the tables. A newer one is left alone."""
+from dspy_trace.export.schema import NAMES, RUNS, SCHEMA, TABLES, statements
 
 BUSY = 2.0
 """Seconds to wait for another process that writes."""
-
-TABLES = """
-CREATE TABLE targets (
-    id INTEGER PRIMARY KEY, uri TEXT NOT NULL, experiment_id TEXT NOT NULL, experiment_name TEXT NOT NULL,
-    sealed INTEGER NOT NULL DEFAULT 0, folder TEXT NOT NULL DEFAULT '', UNIQUE (uri, experiment_id, experiment_name));
-CREATE TABLE batches (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, trace_id TEXT NOT NULL, owner TEXT NOT NULL,
-    holder TEXT NOT NULL, until REAL NOT NULL, created REAL NOT NULL, spans INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    complete INTEGER NOT NULL, payload BLOB NOT NULL, info BLOB);
-CREATE INDEX batches_by_target ON batches (target);
-CREATE INDEX batches_by_owner ON batches (owner);
-CREATE INDEX batches_by_trace ON batches (trace_id);
-CREATE TABLE followups (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, trace_id TEXT NOT NULL, kind TEXT NOT NULL,
-    owner TEXT NOT NULL, holder TEXT NOT NULL, until REAL NOT NULL, created REAL NOT NULL,
-    tries INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, payload BLOB NOT NULL);
-CREATE TABLE dead (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, trace_id TEXT NOT NULL, kind TEXT NOT NULL,
-    owner TEXT NOT NULL, created REAL NOT NULL, spans INTEGER NOT NULL, reason TEXT NOT NULL, payload BLOB NOT NULL);
-CREATE TABLE accounts (owner TEXT, name TEXT, n INTEGER NOT NULL, PRIMARY KEY (owner, name)) WITHOUT ROWID;
-CREATE TABLE problems (
-    uri TEXT, cause TEXT, message TEXT NOT NULL, since REAL NOT NULL, last REAL NOT NULL, n INTEGER NOT NULL,
-    PRIMARY KEY (uri, cause)) WITHOUT ROWID;
-CREATE TABLE workers (slot TEXT PRIMARY KEY, state TEXT NOT NULL, since REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE totals (name TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO totals VALUES ('bytes', 0);
-CREATE TRIGGER batches_in AFTER INSERT ON batches BEGIN
-    UPDATE totals SET n = n + new.bytes WHERE name = 'bytes'; END;
-CREATE TRIGGER batches_out AFTER DELETE ON batches BEGIN
-    UPDATE totals SET n = n - old.bytes WHERE name = 'bytes'; END;
-"""
-
-
-RUNS = """
-CREATE TABLE runs (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, target INTEGER NOT NULL, run TEXT NOT NULL, owner TEXT NOT NULL,
-    created REAL NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL, ends INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX runs_by_target ON runs (target, run);
-CREATE INDEX runs_by_owner ON runs (owner);
-INSERT INTO totals VALUES ('run bytes', 0);
-CREATE TRIGGER runs_in AFTER INSERT ON runs BEGIN
-    UPDATE totals SET n = n + new.bytes WHERE name = 'run bytes'; END;
-CREATE TRIGGER runs_out AFTER DELETE ON runs BEGIN
-    UPDATE totals SET n = n - old.bytes WHERE name = 'run bytes'; END;
-CREATE TABLE run_ids (run TEXT PRIMARY KEY, mlflow_id TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE run_rows (
-    run TEXT, name TEXT, key TEXT, created REAL NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (run, name, key))
-    WITHOUT ROWID;
-"""
-"""What schema 2 has beyond the first: records of runs, the ids that MLflow gave, and rows of tables that grow."""
-
-_NAMES = frozenset(re.findall(r"CREATE TABLE (\w+)", TABLES))
 
 
 class Unusable(Exception):
@@ -93,9 +39,12 @@ class SpoolFile:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self.broken: str | None = None
+        """What SQLite says of the file, once it has found that it is none of its own or damaged."""
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
+        self._beside: dict[Path, tuple[int, int] | None] = {}
         _files.add(self)
 
     def open(self) -> None:
@@ -108,16 +57,39 @@ class SpoolFile:
         """
         with self._lock:
             if self._connection is None:
-                self._connection = self._connected()
-                self._inode = _inode(self.path)
+                self.broken = None
+                with self._noticing():
+                    self._connection = self._connected()
+                self._beside = {path: _inode(path) for path in beside(self.path)}
 
     def has_vanished(self) -> bool:
         """Return whether what is open is no longer what has its name: nobody else would ever see what is put there."""
-        return self._connection is not None and self._inode != _inode(self.path)
+        return self._inode is not None and self._inode != _inode(self.path)
+
+    def is_named(self, path: Path) -> bool:
+        """Return whether what is open has this name by now."""
+        return self._inode is not None and self._inode == _inode(path)
+
+    def disown(self) -> None:
+        """Delete what SQLite has beside a file that has gone: it would take that for the new one's, and spoil it."""
+        for path, inode in self._beside.items():
+            if inode is not None and inode == _inode(path):
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _noticing(self) -> Generator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            # Those derived from it say that the file is busy, full or read-only, or that we have made a mistake.
+            if type(error) is sqlite3.DatabaseError:
+                self.broken = str(error)
+            raise
 
     def _connected(self) -> sqlite3.Connection:
         if self.path is not None:
             _make(self.path)
+            self._inode = _inode(self.path)
         connection = sqlite3.connect(
             ":memory:" if self.path is None else str(self.path),
             timeout=BUSY,
@@ -143,13 +115,13 @@ class SpoolFile:
             if version > SCHEMA:
                 raise Unusable(f"it was made by a newer dspy-trace (schema {version}, not {SCHEMA})")
             there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if there and not there >= _NAMES:
+            if there and not there >= NAMES:
                 raise Unusable("it is another program's database")
             if version == 0:
-                for statement in _statements(TABLES):
+                for statement in statements(TABLES):
                     connection.execute(statement)
             if version < SCHEMA:
-                for statement in _statements(RUNS):
+                for statement in statements(RUNS):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {SCHEMA}")
             connection.execute("COMMIT")
@@ -164,7 +136,7 @@ class SpoolFile:
         Raises:
             sqlite3.Error: it cannot be written; nothing of the block has happened.
         """
-        with self._lock:
+        with self._lock, self._noticing():
             self.open()
             connection = self._connection
             assert connection is not None
@@ -179,7 +151,7 @@ class SpoolFile:
 
     def read(self, statement: str, *values: Any) -> list[Any]:
         """Return all rows that a statement finds."""
-        with self._lock:
+        with self._lock, self._noticing():
             self.open()
             assert self._connection is not None
             return self._connection.execute(statement, values).fetchall()
@@ -200,6 +172,7 @@ class SpoolFile:
     def close(self) -> None:
         """Close it; it opens again at the next use. What was in memory is gone."""
         with self._lock:
+            self._inode = None
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -220,6 +193,7 @@ class SpoolFile:
     def after_fork_in_child(self) -> None:
         """Leave the connection to the parent: SQLite's must not be used, nor closed, on the other side of a fork."""
         self._lock = threading.RLock()
+        self._inode = None
         if self._connection is not None:
             _abandoned.append(self._connection)
             self._connection = None
@@ -242,14 +216,9 @@ def _write_ahead(connection: sqlite3.Connection) -> str:
         sleep(0.005)
 
 
-def _statements(text: str) -> Iterator[str]:
-    """Split a script: ``executescript`` would commit before it begins."""
-    statement = ""
-    for line in text.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+def beside(path: Path | None) -> list[Path]:
+    """Return the files that SQLite keeps beside a database: its log, and the index of that."""
+    return [] if path is None else [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")]
 
 
 def _inode(path: Path | None) -> tuple[int, int] | None:

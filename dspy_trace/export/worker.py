@@ -25,8 +25,9 @@ from dspy_trace.export.drain import Drain
 from dspy_trace.export.launch import for_worker
 from dspy_trace.export.locks import ProcessLock, is_free
 from dspy_trace.export.outcomes import Undelivered, Unwelcome
-from dspy_trace.export.places import bounds, spool_file
+from dspy_trace.export.places import bounds, open_mended, spool_file
 from dspy_trace.export.runner import Runner
+from dspy_trace.export.salvage import mend
 from dspy_trace.export.spawn import SHARED, lock_file, producers_file, slot_of
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target, without_secrets
@@ -83,15 +84,19 @@ class Worker:
         logger.info("started, for %s", self._slot if self._slot == SHARED else without_secrets(self._uri or ""))
         while not self.restart:
             sleep(LOOK)
+            if self.spool.broken is not None:
+                mend(self.spool)
+                self.restart = True  # everything that is open holds on to the one that was broken
+                break
             if self.spool.has_vanished():
                 break
             try:
                 self._look()
                 if self._is_over():
                     break
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
                 logger.warning("the spool cannot be read: %s", error)
-                sleep(1.0)
+                sleep(0.0 if self.spool.broken else 1.0)
         for runner in self._runners:
             runner.end()
         if self.restart:
@@ -105,7 +110,7 @@ class Worker:
 
     def _begin(self) -> bool:
         """Become the only worker of the slot; return whether that is what we are."""
-        self.spool.open()
+        open_mended(self.spool)
         state = self._state()
         if not self._lock.acquire(timeout=0.5 if state == "running" else HANDOVER):
             logger.info("another worker runs")

@@ -78,22 +78,30 @@ class ExampleReader:
     An item is passed on as it is, and one object may stand in a set several times: positions are kept by identity.
     """
 
-    def __init__(self, around: Evaluation | Compilation, items: Sequence[Any]) -> None:
+    def __init__(self, around: Evaluation | Compilation, items: Sequence[Any], subject: Any = None) -> None:
         self._around = around
+        self._subject = subject
         self._round = next(_rounds)
-        self._positions: defaultdict[int, deque[int]] = defaultdict(deque)
+        ids = [id(item) for item in items]
+        self._first = dict(zip(reversed(ids), range(len(ids) - 1, -1, -1), strict=True))
+        self._more: defaultdict[int, deque[int]] = defaultdict(deque)
         self._last: dict[int, int] = {}
-        for position, item in enumerate(items):
-            self._positions[id(item)].append(position)
+        if len(self._first) < len(ids):
+            for position, key in enumerate(ids):
+                if self._first[key] != position:
+                    self._more[key].append(position)
 
     def begin(self, instance: Any, args: Args, kwargs: Kwargs, within: ModuleCall | None) -> Fact:
         item = args[0]
         fact = ExampleRun(self._program(item), self._around)
+        fact.subject = self._subject
         if isinstance(self._around, Compilation) and isinstance(item, tuple) and len(item) == 2:
             fact.subject = program_in(item[0])
-        left = self._positions.get(id(item))
-        if left:
-            fact.index = self._last[id(item)] = left.popleft()
+        position = self._first.pop(id(item), None)
+        if position is None and (left := self._more.get(id(item))):
+            position = left.popleft()
+        if position is not None:
+            fact.index = self._last[id(item)] = position
         else:
             fact.index = self._last.get(id(item))
             fact.resubmitted = True
@@ -137,12 +145,12 @@ def example_in(item: Any) -> Any:
     return item[1] if isinstance(item, tuple) and len(item) == 2 else item
 
 
-def examples(around: Fact | None, items: Any) -> ExampleReader | None:
-    """Return a reader for the items run directly by `around`, or ``None`` where they are no traces of their own."""
+def examples(around: Fact | None, items: Any, function: Any) -> ExampleReader | None:
+    """Return a reader for the items that `around` itself runs by a function; ``None`` where they are no own traces."""
     if isinstance(around, Evaluation) and not around.items_taken:
         around.items_taken = True
         return ExampleReader(around, items)
-    return ExampleReader(around, items) if isinstance(around, Compilation) else None
+    return ExampleReader(around, items, program_in(function)) if isinstance(around, Compilation) else None
 
 
 class RewardNotes(Notes):

@@ -24,6 +24,8 @@ ENGINES = {
 }
 """DSPy's own engines by class; any other is ``custom``."""
 
+_MOST_CHUNKS = 10_000
+"""Chunks of a stream whose times are kept for the metric until it ends."""
 
 _NOTHING: Mapping[str, Any] = {}
 
@@ -159,7 +161,8 @@ class LiteLLMStreamNotes(Notes):
 
 def _opened(fact: LMCall) -> None:
     # Of a call that is tried again, the stream that it ends with counts.
-    fact.streaming, fact.stream_opened, fact.first_chunk = True, perf_counter(), None
+    fact.streaming, fact.stream_opened = True, perf_counter()
+    fact.first_chunk = fact.between_chunks = None
 
 
 class LiteLLMNotes(Notes):
@@ -175,8 +178,14 @@ class ChunkNotes(Notes):
     """DSPy 3.4: something of a stream has arrived, event by event or, from LiteLLM, chunk by chunk."""
 
     def before(self, fact: LMCall, instance: Any, args: Args, kwargs: Kwargs) -> Fact | None:
-        if fact.first_chunk is None and fact.stream_opened is not None:
-            fact.first_chunk = perf_counter() - fact.stream_opened
+        if fact.stream_opened is None:
+            return None
+        now = perf_counter()
+        if fact.first_chunk is None or fact.last_chunk is None or fact.between_chunks is None:
+            fact.first_chunk, fact.between_chunks = now - fact.stream_opened, []
+        elif len(fact.between_chunks) < _MOST_CHUNKS:
+            fact.between_chunks.append(now - fact.last_chunk)
+        fact.last_chunk = now
         return None
 
 

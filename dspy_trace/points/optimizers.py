@@ -1,4 +1,4 @@
-"""Reads what optimizers keep of their candidates."""
+"""Reads what optimizers keep of their candidates, and that they log on their own."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ from dspy_trace.guard import ask
 from dspy_trace.points import Notes
 
 
+class Finding(Fact):
+    """Something that an optimizer tells while it compiles."""
+
+    __slots__ = ()
+
+
 @dataclass(slots=True, eq=False)
-class Discovery(Fact):
+class OwnRun(Finding):
+    """An optimizer logs a run of its own in MLflow, as the program has asked it to."""
+
+
+@dataclass(slots=True, eq=False)
+class Discovery(Finding):
     """An optimizer has found a candidate, from parents; what it said of it, by name."""
 
     number: int
@@ -21,6 +32,23 @@ class Discovery(Fact):
     texts: Mapping[str, str] = field(default_factory=dict)
     score: float | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Proposed(Finding):
+    """An optimizer has made candidates and tried them: the texts of each, and its parents' numbers."""
+
+    candidates: Sequence[tuple[Mapping[str, str], Sequence[int]]]
+
+
+class ProposedNotes(Notes):
+    """Reads what GEPA has made of its candidates, whether it gets through or not: ``propose(state)`` of a proposer."""
+
+    def returned(self, fact: Compilation, instance: Any, result: Any) -> Fact | None:
+        made = result if isinstance(result, list) else [result]
+        told = [ask(lambda one=one: (dict(one.candidate), list(one.parent_program_ids))) for one in made]
+        known = [one for one in told if one is not None]
+        return Proposed(known) if known else None
 
 
 class DiscoveryNotes(Notes):
@@ -38,3 +66,10 @@ class DiscoveryNotes(Notes):
         calls = ask(lambda: int(instance.num_metric_calls_by_discovery[result]))
         told = {"front": dict(fronts), "metric_calls": calls}
         return Discovery(result, [one for one in parents if type(one) is int], texts, None, told)
+
+
+class OwnRunNotes(Notes):
+    """Reads that GEPA logs into MLflow itself, ``use_mlflow=True``: ``start_run()`` of its tracker has begun a run."""
+
+    def returned(self, fact: Compilation, instance: Any, result: Any) -> Fact | None:
+        return OwnRun() if ask(getattr, instance, "use_mlflow") is True else None

@@ -22,7 +22,7 @@ from dspy_trace.points.lm import (
 )
 from dspy_trace.points.lm_before_34 import CacheNotes, LMReaderBefore34, ResponseNotes, TypedResponseNotes
 from dspy_trace.points.modules import ModuleReader
-from dspy_trace.points.optimizers import DiscoveryNotes
+from dspy_trace.points.optimizers import DiscoveryNotes, OwnRunNotes, ProposedNotes
 from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
 from dspy_trace.points.tools import InterpreterReader, InvokedToolReader, ToolReader
 from dspy_trace.points.transports import headed_httpx, headed_lm15
@@ -42,19 +42,21 @@ _ATTEMPT = AttemptNotes()
 _STREAM = StreamNotes()
 _CHUNK = ChunkNotes()
 _TRANSPORT = TransportNotes()
+_PROPOSED = ProposedNotes()
 
 _EXECUTION = "dspy.clients.execution"
 _ADAPTERS = "dspy.adapters.base"
 _BASE_LM = "dspy.clients.base_lm"
 _EMBEDDINGS = "dspy.retrievers.embeddings"
+_MUTATION = "gepa.proposer.reflective_mutation.reflective_mutation"
 
 CALLS: Final[tuple[Call, ...]] = (
     Call("dspy.primitives.module", "Module.__call__", overrides=True, reader=_MODULE),
     Call("dspy.primitives.module", "Module.acall", overrides=True, reader=_MODULE),
     Call(_BASE_LM, "BaseLM.__call__", overrides=True, reader=_LM, sends=True),
     Call(_BASE_LM, "BaseLM.acall", overrides=True, reader=_LM, sends=True),
-    Call("dspy.clients.typesafe", "TypeSafe.__call__", overrides=True, reader=_DECISION),
-    Call("dspy.clients.typesafe", "TypeSafe.acall", overrides=True, reader=_DECISION),
+    Call("dspy.clients.typesafe", "TypeSafe.__call__", overrides=True, reader=_DECISION, sends=True),
+    Call("dspy.clients.typesafe", "TypeSafe.acall", overrides=True, reader=_DECISION, sends=True),
     Call("dspy.clients.embedding", "Embedder.__call__", overrides=True, reader=_EMBEDDER, sends=True),
     Call("dspy.clients.embedding", "Embedder.acall", overrides=True, reader=_EMBEDDER, sends=True),
     Call("dspy.adapters.types.tool", "Tool.__call__", overrides=True, reader=_TOOL),
@@ -96,6 +98,9 @@ NOTES: Final[tuple[Note, ...]] = (
     Note("dspy._vendor.lm15.transports._async", "StdlibAsyncTransport.stream", within=LMCall, notes=_TRANSPORT),
     Note("dspy.clients.lm", "_get_stream_completion_fn", within=LMCall, notes=LiteLLMStreamNotes()),
     Note("gepa.core.state", "GEPAState.update_state_with_new_program", within=Compilation, notes=DiscoveryNotes()),
+    Note(_MUTATION, "ReflectiveMutationProposer.propose", within=Compilation, notes=_PROPOSED),
+    Note("gepa.proposer.merge", "MergeProposer.propose", within=Compilation, notes=_PROPOSED),
+    Note("gepa.logging.experiment_tracker", "ExperimentTracker.start_run", within=Compilation, notes=OwnRunNotes()),
     Note("dspy.clients.typesafe", "TypeSafe._finish", within=DecisionCall, notes=FinishNotes()),
 )
 """Methods that tell something about a call that is going on."""
@@ -132,14 +137,16 @@ HANDOVERS: Final[tuple[Handover, ...]] = (Handover("dspy.utils.unbatchify", "Unb
 """Methods that wait for a thread of DSPy's own, which no context reaches."""
 
 _LM15 = "dspy._vendor.lm15.transports"
-_ASKING = (LMCall, Embedding)
+_ASKING = (LMCall, DecisionCall, Embedding)
 
 SENDS: Final[tuple[Send, ...]] = (
     Send(f"{_LM15}._sync", "StdlibTransport.stream", within=_ASKING, headed=headed_lm15),
     Send(f"{_LM15}._async", "StdlibAsyncTransport.stream", within=_ASKING, headed=headed_lm15),
-    # LiteLLM's requests, whichever of its ways they take.
+    # LiteLLM's requests, whichever of its ways they take, and with httpx's successor those of decision LMs.
     Send("httpx", "Client.send", within=_ASKING, headed=headed_httpx),
     Send("httpx", "AsyncClient.send", within=_ASKING, headed=headed_httpx),
+    Send("httpx2", "Client.send", within=_ASKING, headed=headed_httpx),
+    Send("httpx2", "AsyncClient.send", within=_ASKING, headed=headed_httpx),
 )
 """Methods that send requests to LMs."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dspy_trace.facts import CodeExecution, Fact, ModuleCall, ToolCall
+from dspy_trace.fields import is_tool
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs
 from dspy_trace.scalars import text
@@ -40,7 +41,8 @@ class InterpreterReader:
         return fact
 
     def end(self, fact: CodeExecution, instance: Any, result: Any, error: BaseException | None) -> None:
-        fact.result = result
+        # What the code has submitted comes in a wrapping of DSPy's.
+        fact.result = ask(getattr, result, "output") if type(result).__name__ == "FinalOutput" else result
 
 
 class InvokedToolReader:
@@ -70,8 +72,4 @@ class InvokedToolReader:
 
 def _leads_to_tool(function: Any) -> bool:
     cells = [ask(getattr, cell, "cell_contents") for cell in ask(getattr, function, "__closure__") or ()]
-    return any(_is_tool(type(held)) for held in (function, *cells))
-
-
-def _is_tool(cls: type) -> bool:
-    return any(base.__name__ == "Tool" and base.__module__.startswith("dspy.") for base in cls.__mro__)
+    return any(is_tool(type(held)) for held in (function, *cells))

@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dspy_trace import facts
+from dspy_trace.guard import ask
 from dspy_trace.runs.programs import Snapshot
 from dspy_trace.runs.run import usage
 
 if TYPE_CHECKING:
     from dspy_trace.runs.compiles import CompileRun
+
+
+FULL, MINIBATCH = "eval_full", "eval_minibatch"
+"""Series of scores, on all examples and on some, as DSPy names them."""
+
+HELD_OUT = "eval_val"
+"""Series of the scores on a validation set, where an optimizer compares candidates on the training set."""
 
 
 @dataclass(slots=True)
@@ -75,6 +83,8 @@ class Candidate:
             "examples": self.examples,
             "evaluations": self.evaluations,
             "demos": self.snapshot.demos,
+            "decisions": self.snapshot.decisions,
+            "model": self.snapshot.model,
             **self.told,
             "lm_calls": used.get("lm_calls"),
             "input_tokens": used.get("input_tokens"),
@@ -92,24 +102,38 @@ class Rounds:
     def __init__(self, compile_run: CompileRun) -> None:
         self._run = compile_run
         self._round: int | None = None
+        self._snapshots: dict[int, tuple[Any, Snapshot | None]] = {}
+        """By identity of the program, which is held: as many rollouts are of one program, it is looked at once."""
+        given = compile_run.fact.arguments
+        known = {id(item) for item in ask(list, given.get("trainset"), default=())}
+        self._held_out = {id(item) for item in ask(list, given.get("valset"), default=())} - known
         self._found: dict[str | None, _Group] = {}
 
-    def add(self, fact: facts.ExampleRun, snapshot: Snapshot | None, seconds: float, error: Any) -> None:
-        """Take note of a rollout."""
+    def add(self, fact: facts.ExampleRun, seconds: float) -> int | None:
+        """Take note of a rollout; return the number of its candidate."""
         if fact.round != self._round:
             self.flush()
             self._round = fact.round
-        if snapshot is not None:
-            group = self._found.setdefault(snapshot.version, _Group(snapshot))
-            group.add(fact, seconds)
+        snapshot = self._snapshot(fact.subject)
+        if snapshot is None:
+            return None
+        self._found.setdefault(snapshot.identity, _Group(snapshot)).add(fact, seconds)
+        return self._run.number_of(snapshot)
+
+    def _snapshot(self, program: Any) -> Snapshot | None:
+        known = self._snapshots.get(id(program))
+        if known is None:
+            known = self._snapshots[id(program)] = program, self._run.snapshot(program)
+        return known[1]
 
     def flush(self) -> None:
         """Tell the scores of the round that is over."""
-        found, self._found = self._found, {}
+        found, self._found, self._snapshots = self._found, {}, {}
         trainset = self._run.fact.trainset or 0
         for group in found.values():
-            whole = len(group.examples) >= trainset
-            key = "eval_full" if whole else "eval_minibatch"
+            held_out = not self._held_out.isdisjoint(group.examples)
+            whole = len(group.examples) >= trainset and not held_out
+            key = HELD_OUT if held_out else FULL if whole else MINIBATCH
             told = Scored(key, group.score, len(group.examples), group.seconds, group.usage)
             self._run.evaluated(group.snapshot, told, hidden=not whole)
 

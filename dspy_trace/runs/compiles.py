@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from dspy_trace import facts
 from dspy_trace.guard import ask, shielded
-from dspy_trace.points.optimizers import Discovery
+from dspy_trace.points.optimizers import Finding, OwnRun
 from dspy_trace.runs import values
 from dspy_trace.runs.candidates import Candidate, Rounds, Scored
 from dspy_trace.runs.evaluations import put_example
 from dspy_trace.runs.optimizers import special
 from dspy_trace.runs.programs import Snapshot
-from dspy_trace.runs.run import Run, metrics, usage
-from dspy_trace.runs.summary import summary
+from dspy_trace.runs.run import Run, metrics, spent
+from dspy_trace.runs.summary import of_compile
 from dspy_trace.vocab import run_keys as keys
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ class CompileRun(Run):
     """One outermost ``compile``."""
 
     def __init__(self, recorder: Recorder, fact: facts.Compilation) -> None:
-        self.fact = fact
-        self.initial = self._snapshot(fact.arguments.get("student"), recorder)
+        self.fact, self.recorder = fact, recorder
+        self.initial = self.snapshot(fact.arguments.get("student"))
         super().__init__(recorder, "compile", f"compile {fact.optimizer}", None)
         self.compile = self
         self.special = special(fact.optimizer)
@@ -56,10 +56,11 @@ class CompileRun(Run):
             self._file("programs/initial.json", self.initial)
         self._note()
 
-    def _snapshot(self, program: Any, recorder: Recorder) -> Snapshot | None:
+    def snapshot(self, program: Any) -> Snapshot | None:
+        """Return a program as it is now; ``None`` of what is none."""
         if not callable(ask(getattr, program, "named_predictors")):
             return None
-        return Snapshot(program, recorder.capture is not None, recorder.redact)
+        return Snapshot(program, self.recorder.capture is not None, self.recorder.redact)
 
     def _tell_settings(self) -> None:
         fact, initial = self.fact, self.initial
@@ -78,7 +79,7 @@ class CompileRun(Run):
         self.settings(told)
 
     def begin_step(self, key: str) -> int:
-        """Return the number of the next evaluation of a series."""
+        """Return the number of the next point of a series."""
         with self._lock:
             self._steps[key] += 1
             return self._steps[key] - 1
@@ -87,7 +88,7 @@ class CompileRun(Run):
         """Return the candidate that a program is, which is new if no other was the same."""
         with self._lock:
             for found in self.candidates:
-                if found.snapshot.version == snapshot.version:
+                if found.snapshot.identity == snapshot.identity:
                     return found
             made = Candidate(len(self.candidates), snapshot)
             if made.number:
@@ -109,37 +110,39 @@ class CompileRun(Run):
         """Take note of an evaluation beneath: a step of its series, and a row of its candidate."""
         with self._lock:
             key, score = result.key, result.score
+            full = self._is_full(key, result.examples or 0, hidden)
+            key = self.special.series.get(key, key) if full else key
             step = self.begin_step(key) if step is None else step
             self.evaluations += 1
             candidate = self.candidate(snapshot)
-            full = self._is_full(key, result.examples or 0, hidden)
             candidate.scored(step, result, full)
             self.tried += result.examples or 0
-            told: dict[str, float | None] = {key: score}
+            told = metrics({key: score}, step)
             if full and score is not None:
-                told |= self._compare(candidate, score)
-            so_far: dict[str, float | None] = {**usage(self.fact.tally), "progress": self.special.progress(self)}
-            known = [*metrics(told, step), *metrics(so_far, self.evaluations)]
-            self.tell({"metrics": known, "rows": [candidate.row(CANDIDATES)]})
+                told += self._compare(candidate, score)
+            so_far: dict[str, float | None] = {**spent(self.fact.tally), "progress": self.special.progress(self)}
+            self.tell({"metrics": [*told, *metrics(so_far, self.evaluations)], "rows": [candidate.row(CANDIDATES)]})
 
     def _is_full(self, key: str, examples: int, hidden: bool) -> bool:
         """Return whether an evaluation can be compared with others: of all there is, as far as is known."""
         if hidden or "minibatch" in key or examples < self._largest:
             return False
         if examples > self._largest:
-            self._largest, self.best, self.best_score = examples, None, None
+            self._largest, self.baseline, self.best, self.best_score = examples, None, None, None
         return True
 
-    def _compare(self, candidate: Candidate, score: float) -> dict[str, float | None]:
-        told: dict[str, float | None] = {}
-        if self.initial is not None and candidate.snapshot.version == self.initial.version:
-            told["baseline"] = self.baseline = score
+    def _compare(self, candidate: Candidate, score: float) -> list[list[Any]]:
+        told = []
+        is_initial = self.initial is not None and candidate.snapshot.identity == self.initial.identity
+        if is_initial and self.baseline is None:
+            self.baseline = score
+            told = metrics({"baseline": score})
         if self.best_score is None or score > self.best_score:
             self.best, self.best_score = candidate, score
             self._file("programs/best.json", candidate.snapshot)
             self._file(f"programs/candidate_{candidate.number}.json", candidate.snapshot)
             self._note()
-        return {**told, "best": self.best_score}
+        return [*told, *metrics({"best": self.best_score}, self.begin_step("best"))]
 
     def example(self, call: Any, error: BaseException | None) -> None:
         """Take note of a rollout that the optimizer runs itself."""
@@ -147,16 +150,17 @@ class CompileRun(Run):
         if type(fact.around) is not facts.Compilation:
             return
         with self._lock:
-            snapshot = self._snapshot(fact.subject, self.recorder)
-            number = self.candidate(snapshot).number if snapshot is not None else None
-            self._rounds.add(fact, snapshot, monotonic() - fact.begun, error)
+            number = self._rounds.add(fact, monotonic() - fact.begun)
         key = f"{fact.round:09d}-{fact.index or 0:09d}"
         put_example(self, "rollouts", key, call, error, candidate=number)
 
-    def discovered(self, fact: Discovery) -> None:
-        """Take note of what the optimizer itself says of a candidate."""
+    def found(self, fact: Finding) -> None:
+        """Take note of what the optimizer itself tells."""
+        if isinstance(fact, OwnRun):
+            self.follow()
+            return
         with self._lock:
-            changed = self.special.discovered(fact, self)
+            changed = self.special.found(fact, self)
             self.tell({"rows": [candidate.row(CANDIDATES) for candidate in changed]})
 
     def finish(self, error: BaseException | None) -> None:
@@ -164,21 +168,20 @@ class CompileRun(Run):
         with self._lock:
             self._rounds.flush()
             if error is None:
-                self.final_snapshot = self._snapshot(self.fact.result, self.recorder)
+                self.final_snapshot = self.snapshot(self.fact.result)
             final = self.final_snapshot
             if final is not None:
                 self._file("programs/final.json", final)
-                found = next((one for one in self.candidates if one.snapshot.version == final.version), None)
-                self.final = found.score if found is not None else None
+                self.final = self.candidate(final).score
             told: dict[str, float | None] = {"final": self.final, "seconds": self.seconds}
             told |= {"evaluations": self.evaluations, "candidates": len(self.candidates)}
             extra: dict[str, Any] = shielded("reading an optimizer's results", self.special.ended, self) or {}
-            used: dict[str, float | None] = {**usage(self.fact.tally)}
-            record: dict[str, Any] = {**extra, "metrics": [*metrics(told), *metrics(used, self.evaluations)]}
+            used = metrics(spent(self.fact.tally), self.evaluations)
+            record: dict[str, Any] = {**extra, "metrics": [*metrics(told), *used]}
             record["rows"] = [*extra.get("rows", ()), *(one.row(CANDIDATES) for one in self.candidates)]
             if self.user_run is not None and self.final is not None:
                 record["beside"] = [{"run_id": self.user_run, "metrics": metrics({"eval": self.final})}]
-            record["tags"] = {keys.NOTE: summary(self, "failed" if error is not None else "finished")}
+            record["tags"] = {keys.NOTE: of_compile(self, "failed" if error is not None else "finished")}
             self.close(error, record)
 
     def _file(self, path: str, snapshot: Snapshot) -> None:
@@ -187,4 +190,4 @@ class CompileRun(Run):
 
     def _note(self) -> None:
         """Let the description of the run say how far it is."""
-        self.tell({"tags": {keys.NOTE: summary(self, "running")}})
+        self.tell({"tags": {keys.NOTE: of_compile(self, "running")}})

@@ -12,10 +12,12 @@ from dspy_trace.export.source import source
 from dspy_trace.guard import ask
 from dspy_trace.jsonable import dumps
 
-MOST: Final = 10_000
-"""Examples that are looked at for digest and schema; of a larger set, the first, and the number of all."""
+MOST: Final = 100_000
+"""Examples that are looked at for digest and schema; of a larger set, every second, third and so on."""
 
 _TYPES: Final[dict[type, str]] = {str: "string", bool: "boolean", int: "long", float: "double"}
+_ANY: Final = "any"
+"""MLflow's name for the type of what is nested, or of one kind here and of another there."""
 
 
 def dataset(name: str, context: str, examples: Any) -> Callable[[], dict[str, Any]] | None:
@@ -34,17 +36,18 @@ def _told(name: str, context: str, items: Sequence[Any]) -> dict[str, Any]:
     digest = hashlib.sha256(str(len(items)).encode())
     columns: dict[str, set[str]] = {}
     present: dict[str, int] = {}
-    some = items[:MOST]
+    some = items[:: -(-len(items) // MOST) or 1]
     for item in some:
         fields = fields_of(item)
         digest.update(dumps(fields, 4_096).encode())
         for key, value in fields.items():
-            columns.setdefault(key, set()).add(_TYPES.get(type(value), "object"))
+            columns.setdefault(key, set()).add(_TYPES.get(type(value), _ANY))
             present[key] = present.get(key, 0) + 1
     schema = [
-        {"name": key, "type": next(iter(kinds)) if len(kinds) == 1 else "object", "required": present[key] == len(some)}
+        {"name": key, "type": next(iter(kinds)) if len(kinds) == 1 else _ANY, "required": present[key] == len(some)}
         for key, kinds in list(columns.items())[:1_000]
     ]
+    profile = {"num_rows": len(items)} | ({"num_rows_read": len(some)} if len(some) < len(items) else {})
     place = ask(source, default={}).get("source", {})
     return {
         "name": name,
@@ -53,7 +56,7 @@ def _told(name: str, context: str, items: Sequence[Any]) -> dict[str, Any]:
         "source_type": "code",
         "source": orjson.dumps({"tags": place}).decode(),
         "schema": orjson.dumps({"mlflow_colspec": schema}).decode(),
-        "profile": orjson.dumps({"num_rows": len(items)}).decode(),
+        "profile": orjson.dumps(profile).decode(),
     }
 
 

@@ -6,10 +6,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from dspy_trace import facts
-from dspy_trace.runs.candidates import Scored
+from dspy_trace.runs.candidates import FULL, MINIBATCH, Scored
 from dspy_trace.runs.examples import row
 from dspy_trace.runs.programs import Snapshot
-from dspy_trace.runs.run import Run, metrics, usage
+from dspy_trace.runs.run import Run, metrics, spent, usage
+from dspy_trace.runs.summary import of_evaluation
+from dspy_trace.vocab import run_keys as keys
 
 if TYPE_CHECKING:
     from dspy_trace.runs.recorder import Recorder
@@ -36,17 +38,30 @@ class EvaluationRun(Run):
     def __init__(self, recorder: Recorder, fact: facts.Evaluation, above: Run | None) -> None:
         self.snapshot = Snapshot(fact.subject, recorder.capture is not None, recorder.redact)
         self.key = _key(fact)
-        super().__init__(recorder, "evaluation", f"evaluate {fact.program}", above)
+        inner = above.compile if above is not None else None
+        self.candidate = inner.number_of(self.snapshot) if inner is not None else None
+        """Number of the candidate of the compile that it is a part of."""
+        super().__init__(recorder, "evaluation", self._name(fact), above)
         self.fact = fact
         self._failed: set[int | None] = set()
         told: dict[str, Any] = {"program": fact.program, "signature": self.snapshot.signature}
         told |= {"program_version": self.snapshot.version, "metric": fact.metric}
         told |= {"examples": fact.examples, "num_threads": fact.threads, **fact.options}
-        told["metric_key"] = self.key if self.compile is not None else None
+        told |= {"metric_key": self.key if inner is not None else None, "candidate": self.candidate}
         self.settings(told)
         self.data("devset", "eval", fact.devset)
         if self.snapshot.state is not None:
             self.tell({"files": {"program.json": self.snapshot.state}})
+
+    def _name(self, fact: facts.Evaluation) -> str:
+        if self.candidate is None:
+            return f"evaluate {fact.program}"
+        return f"evaluate candidate {self.candidate}" + ("" if self.key in (SCORE, FULL) else f" ({self.key})")
+
+    @property
+    def failures(self) -> int:
+        """Examples that have failed."""
+        return len(self._failed)
 
     def example(self, call: Any, error: BaseException | None) -> None:
         fact: facts.ExampleRun = call.fact
@@ -61,8 +76,9 @@ class EvaluationRun(Run):
     def finish(self, error: BaseException | None) -> None:
         """Tell score, failures, usage and time, here, in the compile and in the user's run."""
         fact = self.fact
-        told: dict[str, float | None] = {SCORE: fact.score, "failures": len(self._failed), "seconds": self.seconds}
-        record: dict[str, Any] = {"metrics": metrics({**told, **usage(fact.tally)})}
+        told: dict[str, float | None] = {SCORE: fact.score, "failures": self.failures, "seconds": self.seconds}
+        record: dict[str, Any] = {"metrics": metrics({**told, **spent(fact.tally)})}
+        record["tags"] = {keys.NOTE: of_evaluation(self)}
         if self.user_run is not None and fact.score is not None:
             record["beside"] = [{"run_id": self.user_run, "metrics": metrics({SCORE: fact.score})}]
         if self.compile is not None:
@@ -77,7 +93,7 @@ class Minibatch:
     def __init__(self, run: Run, fact: facts.Evaluation) -> None:
         assert run.compile is not None
         self.run, self.compile, self.fact = run, run.compile, fact
-        self.key = _key(fact, "eval_minibatch")
+        self.key = _key(fact, MINIBATCH)
         self.snapshot = Snapshot(fact.subject, run.recorder.capture is not None, run.recorder.redact)
         self.step = self.compile.begin_step(self.key)
         self._begun = monotonic()

@@ -26,15 +26,22 @@ class Snapshot:
         redact: takes its state and returns what may be told of it.
     """
 
-    __slots__ = ("cls", "demos", "instructions", "signature", "state", "version")
+    __slots__ = ("cls", "decisions", "demos", "identity", "instructions", "model", "signature", "state", "version")
 
     def __init__(self, program: Any, content: bool, redact: Callable[[Any], Any] | None = None) -> None:
         predictors = ask(predictors_of, program, default=[])
         self.cls = type(program).__name__
         self.version: str | None = version_of(predictors) if predictors else None
+        self.identity: str | None = None
+        """What tells it from others of its class: its version, the LMs that it has, and how it reads decisions."""
+        self.model: str | None = None
+        """The LMs that its predictors have themselves."""
+        self.decisions: str | None = None
+        """How its predictors read the probabilities of decisions, as JSON, where that is not by default."""
         self.demos = 0
         self.instructions: dict[str, str] = {}
-        texts = []
+        texts, models = [], []
+        decisions = {}
         for path, module in predictors:
             state = vars(module)
             demos, signature = state.get("demos"), state.get("signature")
@@ -44,6 +51,15 @@ class Snapshot:
                 told = ask(redact, said, default="[redact failed]") if redact is not None else said
                 self.instructions[path or "self"] = str(told)
             texts.append(signature_text(signature)[0])
+            models.append(model_of(state.get("lm")))
+            fields = state.get("fields")
+            if type(fields) is dict and fields:
+                decisions[path] = fields
+        if predictors:
+            self.identity = f"{self.version} {models} {dumps(decisions, 2**14)}"
+            self.model = ", ".join(dict.fromkeys(model for model in models if model)) or None
+        if content and decisions:
+            self.decisions = dumps(ask(redact, decisions) if redact is not None else decisions, 2**14)
         self.signature = "; ".join(dict.fromkeys(text for text in texts if text)) or None
         self.state: str | None = ask(state_of, program, redact) if content else None
 
@@ -53,6 +69,12 @@ class Snapshot:
         if len(self.instructions) == 1:
             return next(iter(self.instructions.values()))
         return "\n\n".join(f"[{path}]\n{text}" for path, text in self.instructions.items())
+
+
+def model_of(lm: Any) -> str | None:
+    """Return the model of an LM that a predictor has itself."""
+    told = ask(getattr, lm, "model") if lm is not None else None
+    return told if isinstance(told, str) else None
 
 
 def state_of(program: Any, redact: Callable[[Any], Any] | None = None) -> str | None:

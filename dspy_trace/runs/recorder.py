@@ -12,7 +12,7 @@ import orjson
 
 from dspy_trace import facts
 from dspy_trace.observer import capture_of
-from dspy_trace.points.optimizers import Discovery
+from dspy_trace.points.optimizers import Finding
 from dspy_trace.runs import models
 from dspy_trace.runs.compiles import CompileRun
 from dspy_trace.runs.evaluations import EvaluationRun, Minibatch
@@ -73,11 +73,11 @@ class Recorder:
                 models.tell(run, call.fact.result)
             run.finish(error)
 
-    def discovered(self, call: Call, fact: Discovery) -> None:
-        """Tell a compile of a candidate."""
+    def found(self, call: Call, fact: Finding) -> None:
+        """Tell a compile of what its optimizer tells."""
         run: Any = call.run
         if run is not None and run.compile is not None:
-            run.compile.discovered(fact)
+            run.compile.found(fact)
 
 
 def _within(call: Call) -> bool:

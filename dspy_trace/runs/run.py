@@ -76,6 +76,13 @@ class Run:
         mlflow_id = self.recorder.outlet.trace_of(trace_id, self.target, self.id)
         self.tell({"traces": [mlflow_id]})
 
+    def follow(self) -> None:
+        """Go beneath the run that is active by now, as beneath one that was when this began."""
+        active = self.recorder.outlet.here()[1]
+        if self.user_run is None and active is not None:
+            self.user_run = active
+            self.tell({"tags": {keys.PARENT: active}})
+
     def example(self, call: Any, error: BaseException | None) -> None:
         """Take note of an example that has ended."""
 
@@ -90,7 +97,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        return monotonic() - self.begun
+        return round(monotonic() - self.begun, 3)
 
 
 def usage(tally: Tally | None) -> dict[str, float]:
@@ -106,6 +113,11 @@ def usage(tally: Tally | None) -> dict[str, float]:
     if tally.cost is not None:
         told["cost"] = tally.cost
     return told
+
+
+def spent(tally: Tally | None) -> dict[str, float | None]:
+    """Return what LM calls have used as metrics, whose names, and so their charts, come behind those of scores."""
+    return {f"usage_{name}": value for name, value in usage(tally).items()}
 
 
 def metrics(told: dict[str, float | None], step: int = 0) -> list[list[Any]]:

@@ -129,7 +129,8 @@ class CodeSpelling(Spelling):
 
     def at_end(self, fact: facts.CodeExecution, capture: Capture | None) -> Attributes:
         attributes: Attributes = {}
-        io(attributes, keys.OUTPUT_VALUE, fact.result, capture)
+        if fact.result is not None:
+            io(attributes, keys.OUTPUT_VALUE, fact.result, capture)
         return attributes
 
 

@@ -90,6 +90,15 @@ FIRST_CHUNK: Final = Instrument(
     _CLIENT,
     _SECONDS,
 )
+BETWEEN_CHUNKS: Final = Instrument(
+    "gen_ai.client.operation.time_per_output_chunk",
+    "gen_ai.client.inference.time_per_output_chunk",
+    "histogram",
+    "s",
+    "Time between one chunk of a streamed completion and the next",
+    _CLIENT,
+    _SECONDS,
+)
 TOKEN_USAGE: Final = Instrument(
     "gen_ai.client.token.usage",
     None,

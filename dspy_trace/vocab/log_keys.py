@@ -10,6 +10,10 @@ EVENT_DETAILS: Final = "gen_ai.client.inference.operation.details"
 """An LM call: all that its span says, with messages as structures instead of JSON; in the content modes ``EVENT_ONLY``
 and ``SPAN_AND_EVENT``. Example attributes: ``gen_ai.operation.name``, ``gen_ai.provider.name``."""
 
+EVENT_EXCEPTION: Final = "gen_ai.client.operation.exception"
+"""The exception that an LM call ended in; as the event above is. Example attributes: ``exception.type``,
+``exception.message``."""
+
 EVALUATION_LABEL: Final = "gen_ai.evaluation.score.label"
 """The score in a word, where the metric said true or false. Example: ``pass``."""
 

@@ -73,7 +73,8 @@ class CodeSpelling(Spelling):
 
     def at_end(self, fact: facts.CodeExecution, capture: Capture | None) -> Attributes:
         attributes: Attributes = {}
-        put_outputs(attributes, fact.result, capture)
+        if fact.result is not None:
+            put_outputs(attributes, fact.result, capture)
         return attributes
 
 

@@ -9,7 +9,8 @@ from time import monotonic, sleep
 
 import pytest
 
-from tests.delivery import eventually
+from dspy_trace.export.places import spool_file
+from tests.delivery import checkpoint, eventually, halved
 from tests.faults.load import Spec
 from tests.faults.runs import Audit, Program
 from tests.parts.faulty_proxy import FaultyProxy
@@ -86,6 +87,24 @@ def test_a_full_disk(proxy: FaultyProxy, scripted_mlflow: ScriptedMlflow, home: 
     assert "cannot be written" in ran.stderr
     assert "full" in ran.stderr
     assert not audit.settle("disk full", program, ran, lambda: set(scripted_mlflow.spans), in_memory=True)
+
+
+def test_a_spool_that_breaks(proxy: FaultyProxy, scripted_mlflow: ScriptedMlflow, home: Path, audit: Audit) -> None:
+    """Half of the spool is gone while the server is away: what cannot be read is counted, and the rest goes on."""
+
+    def during() -> None:
+        eventually(lambda: program.noted() > 1_000, 60.0 * share())
+        checkpoint(spool_file(home / "spool"))
+        halved(spool_file(home / "spool"))
+        proxy.open()
+
+    proxy.close()
+    program = Program(home, proxy.url)
+    ran = program.run(during, spans=1_600, text=10_000)
+    assert "is broken" in ran.stderr
+    note = "what was in it is counted"
+    lost = audit.settle("half of the spool is gone", program, ran, lambda: set(scripted_mlflow.spans), note=note)
+    assert lost, "nothing was damaged"
 
 
 def test_paced(proxy: FaultyProxy, scripted_mlflow: ScriptedMlflow, home: Path, audit: Audit, whole: bool) -> None:

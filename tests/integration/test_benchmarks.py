@@ -31,3 +31,8 @@ def test_durability() -> None:
     """Each durability has its turn."""
     told = json.loads(ran("benchmarks.durability", "--rounds", "1", "--spans", "50", "--json"))
     assert set(told) == {"async", "sync", "none"}
+
+
+def test_secrets() -> None:
+    """A line for each size, beneath the head."""
+    assert len(ran("benchmarks.secrets", "--rounds", "1").splitlines()) == 7

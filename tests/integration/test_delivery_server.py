@@ -11,13 +11,18 @@ from typing import Any
 
 import orjson
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import set_span_in_context
 
+import dspy_trace
 from dspy_trace.export import drain, records
 from dspy_trace.export.mlflow_info import assessment
 from dspy_trace.export.sinks import HttpSink
 from dspy_trace.export.target import Target
+from dspy_trace.export.traces import REMEMBERED
 from tests.delivery import adds_up, batch, delivering, environment, eventually, row, trace
-from tests.parts.mlflow_server import MISSING, MlflowServer, is_installed
+from tests.outlets import Kept, kept  # noqa: F401  # a fixture
+from tests.parts.mlflow_server import MISSING, MlflowServer, Reader, is_installed
 
 pytestmark = [
     pytest.mark.integration,
@@ -131,6 +136,38 @@ def test_what_is_sent_twice_is_there_once(mlflow_server: MlflowServer) -> None:
     (found,) = search(mlflow_server, target)
     assert [one["assessment_id"] for one in found["assessments"]] == [told["assessment_id"]]
     assert json.loads(found["trace_metadata"]["mlflow.trace.tokenUsage"]) == usage
+
+
+def test_a_trace_that_lives_for_an_hour(mlflow_server: MlflowServer, mlflow_reader: Reader, kept: Kept) -> None:
+    """It can be read while it goes on, and is whole at last, though thousands of others have ended meanwhile."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    tracer = provider.get_tracer("of the application")
+    dspy_trace.autolog(tracking_uri=mlflow_server.uri, experiment="an hour")
+    kept.out.join(provider)
+    minute = 60 * 10**9
+    begun = time.time_ns() - 60 * minute
+
+    def end(span: Any, minutes: int) -> None:
+        kept.out.processor.keep(span.get_span_context(), {})
+        span.end(begun + minutes * minute)
+
+    def read() -> tuple[str, list[str]]:
+        assert dspy_trace.flush(SLOW)
+        (found,) = mlflow_reader.traces(mlflow_server.uri, "an hour")
+        return found["state"], sorted(span["name"] for span in found["spans"])
+
+    root = tracer.start_span("program", start_time=begun)
+    for number in (1, 2, 3):
+        for _ in range(REMEMBERED):
+            tracer.start_span("request of somebody else").end()
+        step = tracer.start_span(f"step {number}", set_span_in_context(root), start_time=begun + 15 * number * minute)
+        end(step, 15 * number + 10)
+        assert read() == ("IN_PROGRESS", [f"step {one}" for one in range(1, number + 1)])
+    end(root, 60)
+    assert read() == ("OK", ["program", "step 1", "step 2", "step 3"])
+    (found,) = search(mlflow_server, Target(mlflow_server.uri, experiment_name="an hour"))
+    assert found["execution_duration"] == "3600s"
+    assert dspy_trace.stats().filtered == 3 * REMEMBERED
 
 
 def test_two_programs_write_at_once(mlflow_server: MlflowServer, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ invoke_workflow Desk CHAIN
 
 
 def test_the_program_neither_waits_nor_grows(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    """One call with `autolog()` takes half a second more than without, on a machine that has the time, and 30 MB."""
+    """One call with `autolog()` takes half a second more than without, more on a slow or busy machine, and 30 MB."""
     traced, untraced = [], []
     project.run(UNTRACED)  # reads everything from the disk once
     for number in range(5):
@@ -44,15 +44,18 @@ def test_the_program_neither_waits_nor_grows(project: Project, capsys: pytest.Ca
     seconds, cpu, kilobytes = (added(name, traced, untraced) for name in ("seconds", "cpu", "kilobytes"))
     # On a machine that is busy everything takes longer, what we add as well; and no run takes as long as another.
     busy = max(1.0, median(one.seconds / one.cpu for one in untraced))
+    alone = median(one.cpu for one in untraced)
     noise = median(abs(one.seconds - median(other.seconds for other in untraced)) for one in untraced)
     with capsys.disabled():
         figures = f"{seconds:.2f} s, {cpu:.2f} s of processor time, {kilobytes / 1024:.0f} MB"
-        sys.stdout.write(f"\nautolog() adds {figures} (machine: x {busy:.1f}, +- {noise:.2f} s)\n")
+        sys.stdout.write(f"\nautolog() adds {figures} to {alone:.1f} s (machine: x {busy:.1f}, +- {noise:.2f} s)\n")
     assert not any(one.mlflow for one in traced)
     assert [(one.out, one.err) for one in traced] == [(one.out, one.err) for one in untraced]
     assert kilobytes < 30 * 1024
-    assert cpu < 0.5
-    assert seconds < 0.5 * busy + noise
+    # Where the program itself takes long, so does what we add.
+    allowed = max(0.5, 0.4 * alone)
+    assert cpu < allowed
+    assert seconds < allowed * busy + noise
 
 
 def added(name: str, traced: list[Done], untraced: list[Done]) -> float:

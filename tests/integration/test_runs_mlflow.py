@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from base64 import b64encode
+from collections import Counter
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
 
-from tests.parts.mlflow_server import MlflowServer
-from tests.parts.project import Project
+from tests.delivery import delivering, lives
+from tests.parts.faulty_proxy import FaultyProxy
+from tests.parts.mlflow_server import MlflowServer, Reader, end
+from tests.parts.project import Project, share, until
+from tests.parts.scripted_answers import output_fields
 from tests.parts.scripted_lm import ScriptedLM
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -24,53 +31,10 @@ import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 import dspy, dspy_trace, tests.optimizers as of
 from tests.runs import QA, example, exact
-dspy_trace.autolog(log_evals=True, log_compiles=True, log_models=True, log_traces_from_compile=True)
+dspy_trace.autolog(log_evals=True, log_compiles=True, log_traces_from_compile=True)
 lm = dspy.LM("openai/gpt-4o-mini", api_base=os.environ["DESK_LM"], api_key="sk-scripted-0123456789abc", cache=False)
 dspy.configure(lm=lm)
 """
-
-READ = """
-import json, sys
-import mlflow, dspy_trace_flavor
-uri, experiment = sys.argv[1:]
-client = mlflow.MlflowClient(uri)
-ids = [one.experiment_id for one in client.search_experiments() if one.name == experiment]
-told = []
-def files(run, path=None):
-    for one in client.list_artifacts(run, path):
-        yield from files(run, one.path) if one.is_dir else [one.path]
-def model(model_id):
-    made = client.get_logged_model(model_id)
-    final = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/programs/final.json")["ask"]
-    loaded = dspy_trace_flavor.load_model(made.model_uri, lm_kwargs={"api_key": "another"}).dump_state()["ask"]
-    same = all(loaded[key] == final[key] for key in ("signature", "demos"))
-    return {"name": made.name, "status": str(made.status), "run": made.source_run_id, "as the final program": same}
-for run in client.search_runs(ids, order_by=["attributes.start_time"]):
-    run_id, names = run.info.run_id, list(files(run.info.run_id))
-    tables = json.loads(run.data.tags.get("mlflow.loggedArtifacts", "[]"))
-    told.append({
-        "id": run_id, "name": run.info.run_name, "status": run.info.status, "files": sorted(names),
-        "start": run.info.start_time, "end": run.info.end_time, "params": run.data.params, "tags": run.data.tags,
-        "metrics": {name: [[m.step, m.value] for m in client.get_metric_history(run_id, name)]
-                    for name in run.data.metrics},
-        "data": [[one.dataset.name, one.dataset.profile, one.tags[0].value] for one in run.inputs.dataset_inputs],
-        "tables": {one["path"]: mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/{one['path']}") for one in tables},
-        "models": [model(one.model_id) for one in (run.outputs.model_outputs if run.outputs else ())],
-        "traces": len(client.search_traces(ids, filter_string=f"attributes.run_id = '{run_id}'", include_spans=False)),
-    })
-print("\\n" + json.dumps(told))
-"""
-
-
-def read(uri: str, experiment: str = "Default") -> list[dict[str, Any]]:
-    """Return the runs of an experiment as MLflow has them, the first to start first."""
-    environ = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": uri}
-    command = [sys.executable, "-c", READ, uri, experiment]
-    ran = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=200, check=False)
-    assert ran.returncode == 0, ran.stderr[-2_000:]
-    told: list[dict[str, Any]] = json.loads(ran.stdout.splitlines()[-1])
-    return told
-
 
 ALL_KINDS = (
     PROGRAM
@@ -80,7 +44,7 @@ mlflow.set_experiment("mine")
 with mlflow.start_run(run_name="my study") as mine:
     dspy.Evaluate(devset=[example("one", "yes"), example("broken")], metric=exact, num_threads=2)(QA())
 of.mipro_minibatch(lm)
-of.gepa(lm)
+of.gepa(lm, use_mlflow=True)
 of.random_search(lm)
 try:
     dspy.Evaluate(devset=[example("broken")] * 3, metric=exact, num_threads=1, max_errors=1)(of.Refuses())
@@ -100,19 +64,25 @@ def names(told: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def test_in_a_database(project: Project, scripted_lm: ScriptedLM, made_database: Path) -> None:
+@pytest.fixture
+def database(project: Project, made_database: Path) -> str:
+    """Give the database of the project, which has been made."""
+    shutil.copyfile(made_database, project.database.removeprefix("sqlite:///"))
+    return project.database
+
+
+def test_in_a_database(project: Project, scripted_lm: ScriptedLM, database: str, mlflow_reader: Reader) -> None:
     """One program with evaluations and compiles of several kinds: trees, states, numbers, data, tables and traces."""
     import tests.optimizers as of
 
     scripted_lm.answer = of.answer
-    Path(project.database.removeprefix("sqlite:///")).write_bytes(made_database.read_bytes())
     project.run(ALL_KINDS)
     project.arrived()
-    told = read(project.database, "mine")
+    told = mlflow_reader.runs(database, "mine")
     found = names(told)
     assert found.count("my study > evaluate QA") == 1
-    assert found.count("compile MIPROv2 > evaluate QA") == 6
-    assert found.count("compile BootstrapFewShotWithRandomSearch > evaluate QA") == 4
+    inner = Counter(name.partition(" > evaluate candidate")[0] for name in found if "candidate" in name)
+    assert inner == {"compile MIPROv2": 6, "compile GEPA": 1, "compile BootstrapFewShotWithRandomSearch": 4}
     assert {one["status"] for one in told if one["name"] != "evaluate Refuses"} == {"FINISHED"}
     (failed,) = [one for one in told if one["name"] == "evaluate Refuses"]
     assert failed["status"] == "FAILED"
@@ -123,7 +93,7 @@ def test_in_a_database(project: Project, scripted_lm: ScriptedLM, made_database:
     assert evaluation["data"] == [["devset", '{"num_rows":2}', "eval"]]
     assert evaluation["files"] == ["examples.json", "program.json"]
     table = evaluation["tables"]["examples.json"]
-    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    rows = rows_of(table)
     assert [(row["inputs.question"], row["score"]) for row in rows] == [("one", 1.0), ("broken", None)]
     assert evaluation["traces"] == 3
     mipro = told[found.index("compile MIPROv2")]
@@ -131,92 +101,174 @@ def test_in_a_database(project: Project, scripted_lm: ScriptedLM, made_database:
     assert mipro["metrics"]["eval_minibatch"] == [[0, 100.0], [1, 100.0], [2, 100.0]]
     assert {"candidates.json", "trials.json", "programs/final.json"} <= set(mipro["files"])
     assert sorted(data[0] for data in mipro["data"]) == ["trainset", "valset"]
+    check_gepa_beside_its_own_run(told)
     assert "not_written" not in str(told)
     assert "sk-scripted" not in str(told)
-    (model,) = mipro["models"]
-    assert model == {"name": "QA", "status": "READY", "run": mipro["id"], "as the final program": True}
 
 
-ONE_MODEL = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-import mlflow
-from dspy_trace.runs.writer import Writer
-from dspy_trace_flavor.packing import Parcel
-from tests.runs import QA
+def check_gepa_beside_its_own_run(told: list[dict[str, Any]]) -> None:
+    """With ``use_mlflow=True`` GEPA has a run: ours is a child of it, as of any of the program's; nothing doubles."""
+    (gepa,) = [one for one in told if one["name"] == "compile GEPA"]
+    (own,) = [one for one in told if one["id"] == gepa["tags"]["mlflow.parentRunId"]]
+    assert own["metrics"]["val_program_average"][0][1] == pytest.approx(2 / 3)
+    assert own["metrics"]["eval"] == [[0, gepa["metrics"]["final"][0][1]]]
+    assert own["metrics"].keys() & gepa["metrics"].keys() == {"eval"} & gepa["metrics"].keys()
+    assert own["params"].keys().isdisjoint(gepa["params"])
+    assert (own["status"], gepa["status"]) == ("FINISHED", "FINISHED")
 
-client = mlflow.MlflowClient("sqlite:///mlflow.db")
-writer = Writer(client, None, lambda: "0")
-run_id = client.create_run("0").info.run_id
-told = {{"name": "QA", **Parcel(QA()).told()}}
 
-def models():
-    outputs = client.get_run(run_id).outputs
-    linked = [one.model_id for one in outputs.model_outputs] if outputs else []
-    return [(str(one.status), one.model_id in linked) for one in client.search_logged_models(["0"])], len(linked)
-
-def refuses(*args):
-    raise mlflow.MlflowException("the disk is full", error_code=mlflow.protos.databricks_pb2.INVALID_PARAMETER_VALUE)
-
-client.log_model_artifacts = refuses
-writer._model("r", run_id, told)
-print(models(), writer.refused)
-del client.log_model_artifacts
-client.create_logged_model("0", "QA", run_id, {{"dspy_trace.run": "r"}})
-for _ in range(2):
-    writer._model("r", run_id, told)
-print(models())
+AWAY = """
+import json, time
+def timed():
+    begun = time.time() * 1000
+    of.copro(lm)
+    return begun, time.time() * 1000
+away = timed()
+lm("The server is back.")
+timed()
+print(json.dumps(away))
 """
 
 
-def test_a_model_is_there_once_or_not_at_all(project: Project, made_database: Path) -> None:
-    """What cannot be stored leaves no model; where a worker died before it was whole, the next one finishes it."""
-    Path(project.database.removeprefix("sqlite:///")).write_bytes(made_database.read_bytes())
-    refused, done = project.run(ONE_MODEL).out.splitlines()[-2:]
-    assert refused.startswith("([], 0) [") and "the disk is full" in refused
-    assert done == "([('READY', True)], 1)"
+class Away:
+    """A server that takes a password, is away at first, and comes back when the LM is told of it.
+
+    In the middle of the first compile after that, `dspy-trace watch` is begun, and the LM waits until it has said more.
+    """
+
+    def __init__(self, project: Project, server: MlflowServer, reader: Reader) -> None:
+        self.proxy = FaultyProxy(server.uri)
+        self.proxy.authorization = f"Basic {b64encode(b'ada:pass word').decode()}"
+        self.proxy.close()
+        self.back = 0.0
+        """When it was back, in milliseconds since 1970."""
+        self.seen: list[str] = []
+        """What has been seen of the compile while it went on."""
+        self._server, self._reader = server, reader
+        self.environ = {"MLFLOW_TRACKING_URI": self.proxy.url, "MLFLOW_EXPERIMENT_NAME": "away at first"}
+        self.environ |= {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "pass word"}
+        self._environ = project.environment(**self.environ, COLUMNS="200")
+        self._watching: subprocess.Popen[str] | None = None
+
+    def answer(self, body: Any) -> Any:
+        """Answer as the LM."""
+        import tests.optimizers as of
+
+        if "The server is back." in str(body):
+            self.back = time() * 1000
+            self.proxy.open()
+            return "Good."
+        if self.back and self._watching is None and "answer" in output_fields(body) and "proposed" not in str(body):
+            self._watch()
+        return of.answer(body)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the runs on the server."""
+        return self._reader.runs(self._server.uri, "away at first")
+
+    def _watch(self) -> None:
+        until(
+            lambda: [run for run in self.runs() if (run["status"], len(run["metrics"].get("best", []))) == GOES_ON], 60
+        )
+        command = [sys.executable, "-m", "dspy_trace.cli", "watch", "--every", "0.2"]
+        self._watching = subprocess.Popen(command, env=self._environ, stdout=subprocess.PIPE, text=True)
+        assert self._watching.stdout is not None
+        self.seen.append(self._watching.stdout.readline())
+
+    def watched(self) -> list[str]:
+        """Return what `dspy-trace watch` has said, which ends by itself."""
+        assert self._watching is not None
+        try:
+            said, _ = self._watching.communicate(timeout=60)
+        finally:
+            end(self._watching)
+        return [*self.seen, *said.splitlines(keepends=True)]
 
 
-def test_on_a_server(project: Project, scripted_lm: ScriptedLM, mlflow_server: MlflowServer) -> None:
-    """The same worker writes runs to a server, where traces come from the program itself."""
-    import tests.optimizers as of
+GOES_ON = ("RUNNING", 1)
 
-    scripted_lm.answer = of.answer
-    text = PROGRAM + "of.copro(lm)\n"
-    more = {"MLFLOW_TRACKING_URI": mlflow_server.uri, "MLFLOW_EXPERIMENT_NAME": "runs on a server"}
-    more["DSPY_TRACE_EXIT_WAIT"] = "60"
-    done = project.run(text, **more)
+
+def test_a_server_that_is_away_at_first(
+    project: Project, scripted_lm: ScriptedLM, mlflow_server: MlflowServer, mlflow_reader: Reader
+) -> None:
+    """A compile does not wait for it; when it is back, the run is there with its true times, as of any other.
+
+    What is told of runs is written by the worker, traces come from the program itself, which imports no mlflow.
+    """
+    away = Away(project, mlflow_server, mlflow_reader)
+    scripted_lm.answer = away.answer
+    done = project.run(PROGRAM + AWAY, **away.environ, DSPY_TRACE_EXIT_WAIT="60")
     assert not done.mlflow
-    assert done.warnings == []
     project.arrived()
-    told = read(mlflow_server.uri, "runs on a server")
-    assert names(told) == ["compile COPRO", *["compile COPRO > evaluate QA"] * 2]
+    first, *later = away.watched()
+    away.proxy.close()
+    assert first.startswith("compile COPRO  eval 100  best 100  ")
+    assert later[-1].startswith("compile COPRO: finished  eval 50  baseline 50  best 100  final 100  5 LM calls")
+    told = away.runs()
+    assert names(told) == ["compile COPRO", *(f"compile COPRO > evaluate candidate {number}" for number in (1, 0))] * 2
+    begun, ended = json.loads(done.out.splitlines()[-1])
+    assert begun - 1 <= told[0]["start"] <= told[2]["start"] <= told[2]["end"] <= told[0]["end"] <= ended < away.back
     assert told[0]["metrics"]["best"] == [[0, 100.0], [1, 100.0]]
     assert told[0]["files"][0] == "candidates.json"
-    assert [one["status"] for one in told[0]["models"]] == ["READY"]
-    assert [one["traces"] for one in told[1:]] == [2, 2]
+    assert [one["traces"] for one in told] == [2, 2, 2] * 2
+    assert list(map(timeless, told[:3])) == list(map(timeless, told[3:]))
+    assert "pass word" not in project.log() + done.err
 
 
-def test_a_compile_that_is_killed(project: Project, scripted_lm: ScriptedLM, made_database: Path) -> None:
-    """What was known by then is there, in a run that has not ended: baseline, best, programs, candidates."""
+def timeless(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what is the same of a run whenever it is made."""
+    kept = {name: run[name] for name in ("name", "status", "params", "data", "files", "traces")}
+    kept["metrics"] = {name: points for name, points in run["metrics"].items() if name != "seconds"}
+    changing = ("trace_id", "seconds")
+    kept["tables"] = {path: rows_of(table, *changing) for path, table in run["tables"].items()}
+    return kept
+
+
+def rows_of(table: dict[str, Any], *without: str) -> list[dict[str, Any]]:
+    """Return the rows of a table."""
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    return [{name: value for name, value in row.items() if name not in without} for row in rows]
+
+
+def test_a_compile_that_is_killed_and_told_twice(
+    project: Project, scripted_lm: ScriptedLM, database: str, mlflow_reader: Reader
+) -> None:
+    """What was known by then is there, in a run that has not ended: baseline, best, programs, candidates.
+
+    The worker is killed, too, after it has written all and before it has noted that: all is there once.
+    """
     import tests.optimizers as of
 
     scripted_lm.answer = of.answer
-    Path(project.database.removeprefix("sqlite:///")).write_bytes(made_database.read_bytes())
     ending = """
-import signal, time
+import signal
 class Killed(of.Own):
     def compile(self, student, **kwargs):
         super().compile(student, **kwargs)
-        dspy_trace.flush(1)
+        dspy_trace.flush(0)
         os.kill(os.getpid(), signal.SIGKILL)
 Killed(exact).compile(QA(), trainset=of.TRAINSET)
 """
-    project.run(PROGRAM + ending, check=False)
-    project.arrived()
-    whole, *children = read(project.database)
+    project.run(PROGRAM + ending, check=False, DSPY_TRACE_WORKER="off")
+    shutil.copytree(project.spool, project.home / "before")
+    once = written(project, database, mlflow_reader)
+    whole, *children = once
     assert (whole["status"], whole["end"]) == ("RUNNING", None)
     assert [one["status"] for one in children] == ["FINISHED"] * 2
-    assert (whole["metrics"]["baseline"], whole["metrics"]["best"][-1]) == ([[0, 50.0]], [0, 100.0])
+    assert (whole["metrics"]["baseline"], whole["metrics"]["best"]) == ([[0, 50.0]], [[0, 50.0], [1, 100.0]])
     assert {"programs/best.json", "programs/initial.json", "candidates.json"} <= set(whole["files"])
     assert "best **100**" in whole["tags"]["mlflow.note.content"]
+    shutil.rmtree(project.spool)
+    shutil.copytree(project.home / "before", project.spool)
+    assert project.waits()["runs"] > 0
+    assert written(project, database, mlflow_reader) == once
+
+
+def written(project: Project, database: str, reader: Reader) -> list[dict[str, Any]]:
+    """Return the runs once all that waits has been written, and the worker has been killed."""
+    with delivering({**os.environ, **project.environment()}) as delivery:
+        assert delivery.deliver_all(60.0 * share()), project.log()
+        (worker,) = project.workers()
+        project.end_workers()
+        until(lambda: not lives(worker), 10.0)
+    return reader.runs(database)

@@ -18,6 +18,7 @@ import pytest
 
 from dspy_trace.export import records
 from dspy_trace.export.sender import Delivery
+from dspy_trace.export.target import Target
 from tests.delivery import adds_up, delivering, eventually, lives, spans_of, trace
 from tests.integration.worker_parts import SLOW, database, delivered, log, on, rows, spans, spool_folder, workers
 from tests.parts.project import share
@@ -70,10 +71,16 @@ def test_a_trace_is_written_with_all_that_is_said_of_it(running: Delivery, proje
 
 
 def test_one_worker_serves_them_all(running: Delivery, project: Path) -> None:
-    """Several databases, and the same one again, have been written by one process, which makes no spans."""
+    """Several databases, and the same one again, have been written by one process, which makes no spans.
+
+    What an earlier program has left for a database goes into that, though the target has changed since.
+    """
+    with delivering({**on(_folder(running).parent), "DSPY_TRACE_WORKER": "off"}) as earlier:
+        earlier.put([left := trace(database(project, name="earlier.db"))])
     for name in ("a.db", "b.db"):
         running.put([trace(database(project, name=name))])
     delivered(running)
+    eventually(lambda: spans(database(project, name="earlier.db")) == spans_of(left), SLOW)
     put = [trace(database(project, name="a.db")) for _ in range(150)]
     running.put(put)
     delivered(running)
@@ -106,6 +113,24 @@ def test_a_database_that_is_replaced_is_opened_anew(running: Delivery, project: 
     running.put([put := trace(target)])
     delivered(running)
     assert spans(target) == spans_of(put)
+
+
+def test_an_experiment_that_is_deleted_meanwhile(
+    running: Delivery, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows for it wait, and the warning says how to restore it; then they are written."""
+    running.put([before := trace(database(project, "mine"))])
+    delivered(running)
+    _set_stage(project, "deleted")
+    target = Target(database(project).uri, experiment_id="1")
+    running.put([after := trace(target)])
+    (warning,) = eventually(lambda: [one for one in caplog.records if "has been deleted" in one.getMessage()], SLOW)
+    assert "mlflow experiments restore" in warning.getMessage()
+    assert running.waiting().spans == 3
+    assert spans(target) == spans_of(before)
+    _set_stage(project, "active")
+    delivered(running)
+    assert spans(target) == spans_of(before, after)
 
 
 def test_a_schema_of_another_version_is_left_alone(
@@ -211,6 +236,14 @@ def _folder(delivery: Delivery) -> Path:
 
 
 def _set_version(file: Path, version: str) -> None:
-    with sqlite3.connect(file) as db:
-        db.execute("UPDATE alembic_version SET version_num = ?", (version,))
+    _change(file, "UPDATE alembic_version SET version_num = ?", version)
+
+
+def _set_stage(project: Path, stage: str) -> None:
+    _change(project / "mlflow.db", "UPDATE experiments SET lifecycle_stage = ? WHERE name = 'mine'", stage)
+
+
+def _change(file: Path, statement: str, *values: str) -> None:
+    with sqlite3.connect(file, timeout=60.0) as db:
+        assert db.execute(statement, values).rowcount == 1
     db.close()

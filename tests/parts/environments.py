@@ -1,10 +1,10 @@
-"""Environments with other versions of Python, DSPy and MLflow than the one that the tests run in, made by uv.
+"""Python environments of their own, made by uv: for other versions of DSPy, and for programs that ours cannot hold.
 
     python = environment("dspy==3.1.3")
-    assert f"DSPy 3.1.3: " in run(python, "-m", "tests.versions.program")
+    assert "DSPy 3.1.3: " in run(python, "-m", "tests.versions.program")
 
 They are kept in the folder that ``DSPY_TRACE_TEST_CACHE`` names, or else in the temporary one, so that a second run is
-quick. Those with the checkout hold it itself, not a copy.
+quick.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,9 +33,39 @@ NO_REGISTRY = re.compile(
 )
 """What uv says where it does not reach the registry."""
 
+NOT_FOR_THIS = re.compile(r"No solution found|no wheels with a matching|doesn't have a source distribution")
+"""What uv says where there is none for this Python or this machine."""
+
+
+def kept(name: str, made_of: str, build: Callable[[Path], None]) -> Path:
+    """Return the folder of an environment, which `build` makes if there is none that was made of the same."""
+    cache = Path(os.environ.get("DSPY_TRACE_TEST_CACHE") or Path(tempfile.gettempdir()) / f"dspy-trace-{os.getuid()}")
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"{name}-{digest(str(ROOT), sys.version)}"
+    if not (folder / made_of).exists():
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache) as unfinished:
+            build(Path(unfinished) / "new")
+            (Path(unfinished) / "new" / made_of).touch()
+            # Two runs may build the same one at once: either will do. What runs there needs none of its scripts, which
+            # name the folder that it was made in.
+            if folder.exists():
+                folder.rename(Path(unfinished) / "old")
+            (Path(unfinished) / "new").rename(folder)
+    return folder
+
+
+def installed(requirement: str) -> Path:
+    """Return the ``bin`` folder of an environment with one package; skip the test where it cannot be had."""
+
+    def build(folder: Path) -> None:
+        uv("venv", "--python", sys.executable, folder)
+        uv("pip", "install", "--python", folder / "bin" / "python", "--no-build", requirement)
+
+    return kept(requirement.replace("==", "-"), digest(requirement), build) / "bin"
+
 
 def environment(*wanted: str, python: str | Path = sys.executable, checkout: bool = True, locked: bool = True) -> Path:
-    """Return the Python of an environment; make it if there is none.
+    """Return the Python of an environment with the checkout itself, not a copy, and with what is wanted.
 
     Args:
         *wanted: what is installed, such as ``dspy==3.1.3``.
@@ -44,29 +75,16 @@ def environment(*wanted: str, python: str | Path = sys.executable, checkout: boo
     """
     if not (ROOT / "uv.lock").exists():
         pytest.skip("there is no checkout to install")
-    cache = Path(os.environ.get("DSPY_TRACE_TEST_CACHE") or Path(tempfile.gettempdir()) / f"dspy-trace-{os.getuid()}")
-    cache.mkdir(parents=True, exist_ok=True)
-    name = f"{wanted[0].replace('==', '-')}-{_digest(*wanted, str(python), str(checkout), str(locked), str(ROOT))}"
-    made_of = _digest(*OWN_PINS, (ROOT / "pyproject.toml").read_text(), (ROOT / "uv.lock").read_text())
-    folder = cache / name
-    if not (folder / made_of).exists():
-        with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=cache) as unfinished:
-            new = Path(unfinished) / "new"
-            options = _constraints(Path(unfinished) / "locked.txt") if locked else []
-            options += ["--editable", ROOT] if checkout else []
-            uv("venv", "--python", python, new)
-            uv("pip", "install", "--python", new / "bin" / "python", *options, *wanted)
-            (new / made_of).touch()
-            # Two runs may build the same one at once: either will do. What runs there needs none of its scripts, which
-            # name the folder that it was made in.
-            if folder.exists():
-                folder.rename(Path(unfinished) / "old")
-            new.rename(folder)
-    return folder / "bin" / "python"
 
+    def build(folder: Path) -> None:
+        options: list[str | Path] = _constraints(folder.parent / "locked.txt") if locked else []
+        options += ["--editable", ROOT] if checkout else []
+        uv("venv", "--python", python, folder)
+        uv("pip", "install", "--python", folder / "bin" / "python", *options, *wanted)
 
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    made_of = digest(*OWN_PINS, (ROOT / "pyproject.toml").read_text(), (ROOT / "uv.lock").read_text())
+    name = f"{wanted[0].replace('==', '-')}-{digest(*wanted, str(python), str(checkout), str(locked))}"
+    return kept(name, made_of, build) / "bin" / "python"
 
 
 def _constraints(file: Path) -> list[str | Path]:
@@ -76,8 +94,12 @@ def _constraints(file: Path) -> list[str | Path]:
     return ["--constraint", file]
 
 
+def digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
 def uv(*arguments: str | Path) -> None:
-    """Run uv in the checkout; skip the test where there is none, or no registry that it reaches."""
+    """Run uv in the checkout; skip the test where there is none, or what is wanted cannot be had."""
     found = shutil.which("uv")
     command = [found] if found else [sys.executable, "-m", "uv"] if importlib.util.find_spec("uv") else None
     if command is None:
@@ -94,6 +116,8 @@ def uv(*arguments: str | Path) -> None:
     )
     if done.returncode and NO_REGISTRY.search(done.stderr):
         pytest.skip(f"the package registry is not reached: {done.stderr.strip().splitlines()[-1]}")
+    if done.returncode and "--no-build" in arguments and NOT_FOR_THIS.search(done.stderr):
+        pytest.skip(f"{arguments[-1]} cannot be installed here: {' '.join(done.stderr.split())}")
     assert done.returncode == 0, done.stderr
 
 

@@ -13,11 +13,11 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
+
+from tests.parts.loopback import Handler, LoopbackServer
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class FaultyProxy:
     def __init__(self, upstream: str) -> None:
         self.fault: Callable[[int, str, int], Do | None] = lambda number, path, size: None
         """Gets a request's number, path and size; returns what to do, ``None`` to pass it on."""
+        self.authorization: str | None = None
+        """What requests must carry; others get a 401."""
         parts = urlsplit(upstream)
         self.upstream = parts.hostname or "", parts.port or 80
         self.requests = 0
@@ -66,14 +68,12 @@ class FaultyProxy:
         """Listen, on the same port as before."""
         self._server = _Server(self, self._port)
         self._port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         """Stop listening and cut every connection."""
         server, self._server = self._server, None
         if server is not None:
-            server.shutdown()
-            server.server_close()
+            server.stop()
 
     def what(self, path: str, size: int) -> Do:
         """Return what to do with a request. For the handler."""
@@ -82,42 +82,19 @@ class FaultyProxy:
             return self.fault(self.requests, path, size) or Do()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
+class _Server(LoopbackServer):
     def __init__(self, proxy: FaultyProxy, port: int) -> None:
         self.proxy = proxy
-        self._open: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", port), _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def server_close(self) -> None:
-        super().server_close()
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: connections that break are what this is for."""
+        super().__init__(_Handler, port)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-
+class _Handler(Handler):
     def do_POST(self) -> None:
         assert isinstance(self.server, _Server)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.body()
         do = self.server.proxy.what(self.path, len(body))
+        if self.server.proxy.authorization not in (None, self.headers.get("Authorization")):
+            do = Do("answer", 401)
         if do.what == "reset":
             # Closing with this option sends a reset instead of the usual end.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -142,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
         self.close_connection = self.close_connection or do.what == "half"
 
-    do_GET = do_POST
+    do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
 
     def _passed_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         assert isinstance(self.server, _Server)
@@ -156,6 +133,3 @@ class _Handler(BaseHTTPRequestHandler):
             return answer.status, {"Content-Type": answer.getheader("Content-Type") or "text/plain"}, told
         finally:
             connection.close()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""

@@ -27,6 +27,11 @@ class Measured:
         scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
         return {metric.name: metric for scope in scopes for metric in scope.metrics}
 
+    def text(self) -> str:
+        """Return all of it as text."""
+        data = self._reader.get_metrics_data()
+        return data.to_json() if data else ""
+
     def points(self, name: str) -> list[Any]:
         """Return the points of a metric, in order of their attributes."""
         metric = self.metrics().get(name)
@@ -62,3 +67,7 @@ class Logged:
         """Return the records so far, or those of one name."""
         records = [record.log_record for record in self._exporter.get_finished_logs()]
         return [record for record in records if name is None or record.event_name == name]
+
+    def text(self) -> str:
+        """Return all records as text, each as it would be sent."""
+        return "\n".join(record.to_json() for record in self._exporter.get_finished_logs())

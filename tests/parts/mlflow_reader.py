@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -83,6 +84,52 @@ def found(uri: str, experiment: str, condition: str) -> list[str]:
     return [one.info.trace_id for one in told]
 
 
+def runs(uri: str, experiment: str = "Default") -> list[dict[str, Any]]:
+    """Return the runs of an experiment, the first to start first, with what is attached to them."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient()
+    where = client.get_experiment_by_name(experiment)
+    if where is None:
+        return []
+    found = client.search_runs([where.experiment_id], order_by=["attributes.start_time"])
+    return [_run(client, run, where.experiment_id) for run in found]
+
+
+def _run(client: Any, run: Any, experiment: str) -> dict[str, Any]:
+    from mlflow.artifacts import load_dict
+
+    run_id, tags = run.info.run_id, run.data.tags
+    condition = f"attributes.run_id = '{run_id}'"
+    shown = [one["path"] for one in json.loads(tags.get("mlflow.loggedArtifacts", "[]"))]
+    return {
+        "id": run_id,
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "start": run.info.start_time,
+        "end": run.info.end_time,
+        "params": run.data.params,
+        "tags": tags,
+        "metrics": {
+            name: [[point.step, point.value] for point in client.get_metric_history(run_id, name)]
+            for name in run.data.metrics
+        },
+        "data": [[one.dataset.name, one.dataset.profile, one.tags[0].value] for one in run.inputs.dataset_inputs],
+        "files": sorted(_files(client, run_id)),
+        "tables": {path: load_dict(f"{run.info.artifact_uri}/{path}") for path in shown},
+        "traces": len(client.search_traces([experiment], filter_string=condition, include_spans=False)),
+    }
+
+
+def _files(client: Any, run_id: str, folder: str | None = None) -> Iterator[str]:
+    for one in client.list_artifacts(run_id, folder):
+        if one.is_dir:
+            yield from _files(client, run_id, one.path)
+        else:
+            yield one.path
+
+
 def make(path: str, revision: str | None = None) -> None:
     """Make a database, as MLflow of today or as an older one did: with the schema of a `revision`: `heads-2`."""
     from mlflow.store.db import utils
@@ -109,7 +156,7 @@ def main() -> None:
     """Answer until stdin ends."""
     tell = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
-    doers: dict[str, Any] = {"traces": traces, "found": found, "make": make}
+    doers: dict[str, Any] = {"traces": traces, "found": found, "runs": runs, "make": make}
     for line in sys.stdin:
         what, *arguments = json.loads(line)
         answer: Any = None

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-START_TIMEOUT = 100.0
+START_TIMEOUT = 130.0
 """Seconds that a server may take on a busy machine."""
 
 MISSING = "MLflow is not installed: pip install 'dspy-trace[mlflow]'"
@@ -61,6 +61,11 @@ class Reader:
     def found(self, uri: str, condition: str, experiment: str = "Default") -> list[str]:
         """Return the ids of the traces that a search by MLflow's `condition` finds."""
         told: list[str] = self._ask("found", uri, experiment, condition)
+        return told
+
+    def runs(self, uri: str, experiment: str = "Default") -> list[dict[str, Any]]:
+        """Return the runs of an experiment, the first to start first, with their data, tables and files."""
+        told: list[dict[str, Any]] = self._ask("runs", uri, experiment)
         return told
 
     def make(self, path: Path, revision: str | None = None) -> None:
@@ -132,19 +137,30 @@ def mlflow_server(made_database: Path, tmp_path_factory: pytest.TempPathFactory)
 def serving(folder: Path, store: str) -> Generator[MlflowServer]:
     """Give ``mlflow server`` on a store, with its artifacts in a folder."""
     port = free_port()
+    where = ["--backend-store-uri", store, "--artifacts-destination", str(folder)]
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "server", *where, *address, "--workers", "1"]
+    uri = f"http://127.0.0.1:{port}"
+    with listening(command, f"{uri}/health", folder, environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")) as pid:
+        yield MlflowServer(uri, pid)
+
+
+@contextmanager
+def listening(command: Sequence[str], address: str, folder: Path, environ: dict[str, str]) -> Generator[int]:
+    """Run a server in a folder, and give its process's id as soon as it answers at an address."""
     with (folder / "log").open("w+b") as log:
         process = subprocess.Popen(
-            _command(folder, store, port),
+            command,
             cwd=folder,
-            env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
         try:
-            _wait_for(f"http://127.0.0.1:{port}/health", process, log)
-            yield MlflowServer(f"http://127.0.0.1:{port}", process.pid)
+            _wait_for(address, process, log)
+            yield process.pid
         finally:
             # It has started processes of its own, in the session that it leads.
             with suppress(ProcessLookupError):
@@ -152,12 +168,6 @@ def serving(folder: Path, store: str) -> Generator[MlflowServer]:
             end(process)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-
-
-def _command(folder: Path, store: str, port: int) -> list[str]:
-    where = ["--backend-store-uri", store, "--artifacts-destination", str(folder)]
-    address = ["--host", "127.0.0.1", "--port", str(port)]
-    return [sys.executable, "-m", "mlflow", "server", *where, *address, "--workers", "1"]
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
@@ -168,7 +178,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: IO[bytes]) ->
             return
         sleep(0.1)
     log.seek(0)
-    raise RuntimeError(f"mlflow server did not start: {log.read()[-3000:].decode(errors='replace')}")
+    raise RuntimeError(f"{address} does not answer: {log.read()[-3000:].decode(errors='replace')}")
 
 
 def free_port() -> int:

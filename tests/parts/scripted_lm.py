@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import inspect
 import json
-import socket
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from . import scripted_wire as wire
+from .loopback import Handler, LoopbackServer
 from .scripted_answers import Answer, Body, Reply, default_answer
 
 if TYPE_CHECKING:
@@ -79,8 +77,6 @@ class ScriptedLM(AbstractContextManager["ScriptedLM"]):
         self._reported = {"lm": Reported(), "embeddings": Reported()}
         self._closing = threading.Event()
         self._server = _Server(self)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
 
     @property
     def url(self) -> str:
@@ -146,9 +142,7 @@ class ScriptedLM(AbstractContextManager["ScriptedLM"]):
     def close(self) -> None:
         """Stop serving: end delays, close every connection, join the thread. May be called twice."""
         self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.stop()
 
     def __exit__(self, *exc: object) -> None:
         self.close()
@@ -184,49 +178,22 @@ class ScriptedLM(AbstractContextManager["ScriptedLM"]):
                 self._reported[kind] = self._reported[kind].plus(usage)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(LoopbackServer):
     request_queue_size = 256
 
     def __init__(self, owner: ScriptedLM) -> None:
         self.owner = owner
-        self._open: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def server_close(self) -> None:
-        super().server_close()
-        for connection in list(self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        error = sys.exc_info()[1]
-        if error is not None and not isinstance(error, ConnectionError):
-            self.owner.failures.append(error)
+        super().__init__(_Handler, failures=owner.failures)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-
+class _Handler(Handler):
     @property
     def owner(self) -> ScriptedLM:
         assert isinstance(self.server, _Server)
         return self.server.owner
 
     def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Recorded(self.command, self.path, headers, json.loads(raw or b"{}"))
+        request = Recorded(self.command, self.path, self.lower_headers(), json.loads(self.body() or b"{}"))
         owner, body = self.owner, request.body
         ident = str(owner.record(request))
         reply = owner.reply_to(request)
@@ -281,9 +248,6 @@ class _Handler(BaseHTTPRequestHandler):
         event = f"data: {data}\n\n".encode()
         self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
         self.wfile.flush()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture

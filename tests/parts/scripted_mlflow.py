@@ -8,19 +8,18 @@ It answers `/v1/traces` and the REST calls for experiments, trace information an
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from time import monotonic
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.parts.loopback import Handler, LoopbackServer
 
 POISON = "poison"
 """A span with this attribute is refused, with the status that the value names, and all that came with it."""
@@ -95,13 +94,11 @@ class ScriptedMlflow:
         """Listen, on the same port as before if there was one."""
         self._server = _Server(self, self._port)
         self._port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
         """Stop listening and cut every connection."""
         if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+            self._server.stop()
             self._server = None
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[Fault | None, int, bytes]:
@@ -189,47 +186,17 @@ def _error(code: str, message: str) -> bytes:
     return json.dumps({"error_code": code, "message": message}).encode()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
+class _Server(LoopbackServer):
     def __init__(self, owner: ScriptedMlflow, port: int) -> None:
         self.owner = owner
-        self._open: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", port), _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def server_close(self) -> None:
-        super().server_close()
-        for connection in list(self._open):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        import sys
-
-        error = sys.exc_info()[1]
-        if error is not None and not isinstance(error, ConnectionError):
-            self.owner.failures.append(error)
+        super().__init__(_Handler, port, owner.failures)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-
+class _Handler(Handler):
     def do_POST(self) -> None:
         assert isinstance(self.server, _Server)
         owner = self.server.owner
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = {name.lower(): value for name, value in self.headers.items()}
+        body, headers = self.body(), self.lower_headers()
         if headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         fault, status, answer = owner.answer(self.command, self.path, headers, body)
@@ -249,9 +216,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     do_GET = do_POST
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ TODAY: Mapping[str, Metric] = {
     **_BOTH,
     "gen_ai.client.operation.duration": _DURATION,
     "gen_ai.client.operation.time_to_first_chunk": _CHUNK,
+    "gen_ai.client.operation.time_per_output_chunk": _CHUNK,
     "gen_ai.client.token.usage": Metric("{token}", T, _REQUIRED | {"gen_ai.token.type"}, _CLIENT),
 }
 NEWEST: Mapping[str, Metric] = {
@@ -57,6 +58,7 @@ NEWEST: Mapping[str, Metric] = {
     "gen_ai.client.inference.duration": _DURATION,
     "gen_ai.client.embeddings.duration": _DURATION,
     "gen_ai.client.inference.time_to_first_chunk": _CHUNK,
+    "gen_ai.client.inference.time_per_output_chunk": _CHUNK,
     "gen_ai.client.inference.operation.input_tokens": _TOKENS,
     "gen_ai.client.inference.operation.output_tokens": _TOKENS,
     **{
@@ -78,6 +80,7 @@ EVENTS: Mapping[str, tuple[set[str], set[str]]] = {
         {"gen_ai.operation.name", "gen_ai.provider.name"},
         semconv.OPERATIONS["chat"].allowed,
     ),
+    "gen_ai.client.operation.exception": ({"exception.type"}, {"exception.message", "exception.stacktrace"}),
 }
 """Attributes that each event must and may have, beside ``dspy.*``."""
 

@@ -14,6 +14,11 @@ _FILES = {
     "BootstrapFewShotWithRandomSearch": "of_student",
     "BootstrapFewShotWithOptuna": "of_student",
     "InferRules": "of_student",
+    "LabeledFewShot": "of_student",
+    "BootstrapFewShot": "of_student",
+    "BootstrapFinetune": "of_student",
+    "GRPO": "of_student",
+    "ReAnchor": "of_student",
 }
 
 

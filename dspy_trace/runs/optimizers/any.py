@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from dspy_trace.points.optimizers import Discovery
+from dspy_trace.points.optimizers import Finding
 
 if TYPE_CHECKING:
     from dspy_trace.runs.candidates import Candidate
@@ -20,6 +21,9 @@ def part(done: float, of: Any) -> float | None:
 class Special:
     """An optimizer of which nothing is known."""
 
+    series: Mapping[str, str] = MappingProxyType({})
+    """By the name of a series of scores, the one that evaluations of all examples are told in instead."""
+
     def parents(self, candidate: Candidate, run: CompileRun) -> Sequence[int]:
         """Return the numbers of the candidates that a new one was made from, if that is known."""
         return ()
@@ -28,8 +32,8 @@ class Special:
         """Return which part of the compile is done, from 0 to 1, if that can be told."""
         return None
 
-    def discovered(self, fact: Discovery, run: CompileRun) -> Sequence[Candidate]:
-        """Take note of what the optimizer has said of a candidate; return those of which more is known now."""
+    def found(self, fact: Finding, run: CompileRun) -> Sequence[Candidate]:
+        """Take note of what the optimizer has said of candidates; return those of which more is known now."""
         return ()
 
     def ended(self, run: CompileRun) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Optimizers that make every candidate from the program they were given: COPRO, random search, InferRules, Optuna."""
+"""Optimizers that make every candidate from the program they were given: COPRO, random search, GRPO and others."""
 
 from __future__ import annotations
 

@@ -54,6 +54,45 @@ class Mine(dspy.Module):
 flavor.save_model(Mine(), "saved")
 """
 
+CELLS = """
+import os
+import dspy
+import dspy_trace_flavor as flavor
+MARK = "!"
+def shout(text: str) -> str:
+    return text.upper() + MARK
+# %%
+class Ask(dspy.Signature):
+    "Answer in one word."
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+class Mine(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.ask = dspy.Predict(Ask)
+        self.shout = dspy.Tool(shout)
+    def forward(self, question: str):
+        return dspy.Prediction(answer=self.shout(text=self.ask(question=question).answer))
+# %%
+lm = dspy.LM("openai/gpt-4o-mini", api_base=os.environ["DESK_LM"], api_key="notebook-key-1", cache=False)
+with dspy.context(lm=lm):
+    print(Mine()(question="q").answer)
+    flavor.save_model(Mine(), "saved")
+"""
+
+NOTEBOOK = f"""
+import nbclient, nbformat
+cells = [nbformat.v4.new_code_cell(text) for text in {CELLS!r}.split("# %%")]
+ran = nbclient.NotebookClient(nbformat.v4.new_notebook(cells=cells), timeout=100, kernel_name="python3").execute()
+print("".join(one.text for cell in ran.cells for one in cell.outputs if one.output_type == "stream"))
+"""
+
+LOAD_NOTEBOOKS = """
+import mlflow
+model = mlflow.pyfunc.load_model("saved")
+print([column.name for column in model.metadata.signature.outputs], model.predict({"question": "q"}))
+"""
+
 
 def test_a_program_of_several_files(project: Project, scripted_lm: ScriptedLM, tmp_path: Path) -> None:
     """The same answers, and byte for byte the same requests, but for the key, which is the loading process's own."""
@@ -86,6 +125,20 @@ def test_a_program_of_main(project: Project, tmp_path: Path) -> None:
     script = "import mlflow; print(mlflow.pyfunc.load_model('saved').predict({'text': 'Bonn'}))"
     loaded = project.run(script, folder=tmp_path)
     assert loaded.out.strip() == "{'echo': 'Bonn 15'}"
+
+
+def test_a_program_of_a_notebook(project: Project, scripted_lm: ScriptedLM) -> None:
+    """Classes, signatures and tools of its cells are saved as a pickle, and run in a process that has none of them."""
+    said = project.run(NOTEBOOK, HOME=str(project.home)).out
+    assert "It cannot be saved as JSON because of program: its class __main__.Mine" in said
+    assert "ANSWER OF Q!" in said
+    loaded = project.run(LOAD_NOTEBOOKS, OPENAI_API_KEY="loading-key-2")
+    assert loaded.out.endswith("['answer'] {'answer': 'ANSWER OF Q!'}\n")
+    first, second = scripted_lm.requests
+    assert first.body == second.body
+    keys = [one.headers["authorization"] for one in (first, second)]
+    assert keys == ["Bearer notebook-key-1", "Bearer loading-key-2"]
+    assert b"notebook-key-1" not in b"".join(file.read_bytes() for file in (project.folder / "saved").rglob("*.*"))
 
 
 def test_the_command_shows_what_is_in_a_model(project: Project) -> None:

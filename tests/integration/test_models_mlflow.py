@@ -25,7 +25,8 @@ final = mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/programs/final.json
 loaded = dspy_trace_flavor.load_model(model.model_uri, lm_kwargs={"api_key": "another"}).dump_state()["ask"]
 told = {"name": model.name, "status": str(model.status), "of the run": model.source_run_id == run.info.run_id}
 told["linked"] = [one.model_id for one in run.outputs.model_outputs] == [model.model_id]
-print("\\n" + json.dumps({**told, "as the final program": all(loaded[key] == final[key] for key in ("signature", "demos"))}))
+told["as the final program"] = all(loaded[key] == final[key] for key in ("signature", "demos"))
+print("\\n" + json.dumps(told))
 """
 
 ONE_MODEL = """

@@ -12,12 +12,12 @@ from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import ProxyTracerProvider, TracerProvider
 
-from dspy_trace import settings_metrics as names
 from dspy_trace.export.outlet import Outlet, existing, outlet
 from dspy_trace.guard import attempt
 from dspy_trace.instrumentor import DSPyInstrumentor, check
-from dspy_trace.observer import SCOPE
+from dspy_trace.observing.observer import SCOPE
 from dspy_trace.offered import OfferedProvider, make, wants_otlp
+from dspy_trace.settings import metrics as names
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics import MeterProvider as OwnMeterProvider

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dspy_trace import context as place
 from dspy_trace.autologging import autolog, end_metrics
 from dspy_trace.export.outlet import existing, outlet
 from dspy_trace.guard import shielded
+from dspy_trace.observing import context as place
 
 
 def flush(timeout: float = 30.0) -> bool:

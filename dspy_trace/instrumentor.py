@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
     from dspy_trace.export.outlet import Outlet
-    from dspy_trace.patching import Patches
+    from dspy_trace.observing.patching import Patches
 
 logger = logging.getLogger("dspy_trace")
 
@@ -106,7 +106,7 @@ class DSPyInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped, see 
         with _lock:
             _asked_for.clear()
             if _patches:
-                from dspy_trace.observer import activate
+                from dspy_trace.observing.observer import activate
 
                 activate(None)
                 _patches.pop().undo()
@@ -171,9 +171,9 @@ def _imported(module: ModuleType) -> None:
 
 def _start(module: ModuleType) -> None:
     """Observe DSPy. Nothing that this needs is imported in a program that never imports dspy."""
-    from dspy_trace.patching import Patches
+    from dspy_trace.observing.patching import Patches
+    from dspy_trace.observing.wrappers import make
     from dspy_trace.points.table import rows_for
-    from dspy_trace.wrappers import make
 
     settings = _asked_for[0].settings
     _observe(_asked_for[0])
@@ -185,8 +185,8 @@ def _start(module: ModuleType) -> None:
 
 def _observe(request: _Request) -> None:
     """Put an observer in force for roots that start from now on."""
-    from dspy_trace.observer import Observer, activate
-    from dspy_trace.signals import Providers
+    from dspy_trace.observing.observer import Observer, activate
+    from dspy_trace.observing.signals import Providers
 
     observer = Observer(request.settings, Providers(**request.providers))
     outlet = request.outlet or _zero_code_outlet()

@@ -18,7 +18,7 @@ from opentelemetry.util import types
 
 from dspy_trace import settings as names
 from dspy_trace.guard import attempt, shielded
-from dspy_trace.settings_metrics import setting
+from dspy_trace.settings.metrics import setting
 
 logger = logging.getLogger("dspy_trace")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from opentelemetry.context import Context, attach, get_current, set_value
 
-from dspy_trace import context as place
 from dspy_trace.facts import Session
+from dspy_trace.observing import context as place
 from dspy_trace.secrets import scrub
 
 _CONVERSATIONS = "opentelemetry.util.genai._conversation_context"

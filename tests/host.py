@@ -22,8 +22,8 @@ import dspy
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, propagate, trace
 
+from dspy_trace.observing.wrapping import leftovers
 from dspy_trace.testing import Recording, record
-from dspy_trace.wrapping import leftovers
 from tests.parts.scripted_lm import ScriptedLM
 
 Scenario = Callable[[ScriptedLM], Any]

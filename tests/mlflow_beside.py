@@ -13,7 +13,7 @@ from opentelemetry.trace import TracerProvider as AnyProvider
 
 from dspy_trace.export.mlflow import TraceFacts, row
 from dspy_trace.instrumentor import DSPyInstrumentor
-from dspy_trace.observer import Beside, capture_of
+from dspy_trace.observing.observer import Beside, capture_of
 from dspy_trace.settings import Settings
 from dspy_trace.vocab.mlflow import MLflow
 

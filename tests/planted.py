@@ -9,7 +9,8 @@ import string
 import orjson
 import pytest
 
-from dspy_trace import secret_places, secrets
+from dspy_trace import secrets
+from dspy_trace.secrets import places as secret_places
 
 PLANTED: dict[str, str] = {}
 """Every secret, by where it was planted."""

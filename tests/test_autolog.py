@@ -19,7 +19,7 @@ import pytest
 import dspy_trace
 from dspy_trace.export import spoolfile
 from dspy_trace.export.outlet import existing
-from dspy_trace.wrapping import leftovers
+from dspy_trace.observing.wrapping import leftovers
 from tests.delivery import eventually
 from tests.outlets import Kept, dummy, kept  # noqa: F401  # a fixture
 from tests.pair import TREE as TWO

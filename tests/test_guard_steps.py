@@ -14,8 +14,9 @@ from dspy.utils import DummyLM
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
-from dspy_trace import DSPyInstrumentor, guard, wrappers
-from dspy_trace.patching import Patches
+from dspy_trace import DSPyInstrumentor, guard
+from dspy_trace.observing import wrappers
+from dspy_trace.observing.patching import Patches
 from dspy_trace.points.adapters import ParseNotes
 from dspy_trace.points.evaluate import ExampleReader
 from dspy_trace.points.lm import FinalizeNotes, LMReader

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import dspy_trace
-from dspy_trace import settings, settings_table, surroundings
+from dspy_trace import settings
 from dspy_trace.points.table import POINTS
+from dspy_trace.settings import surroundings
+from dspy_trace.settings import table as settings_table
 from dspy_trace.vocab import instruments, keys, table
 
 PACKAGE = Path(dspy_trace.__file__).parent
@@ -164,7 +166,7 @@ def test_the_readme_has_the_metrics() -> None:
     ("mark", "made", "command"),
     [
         ("attributes", table.table, "python -m dspy_trace.vocab.table"),
-        ("settings", settings_table.table, "python -m dspy_trace.settings_table"),
+        ("settings", settings_table.table, "python -m dspy_trace.settings.table"),
     ],
 )
 def test_the_readme_has_the_tables(mark: str, made: Callable[[], str], command: str) -> None:

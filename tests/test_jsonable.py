@@ -16,8 +16,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dspy_trace.jsonable import LIMIT, cut, dumps
-from dspy_trace.secret_names import looks_secret
+from dspy_trace.secrets.names import looks_secret
+from dspy_trace.values.jsonable import LIMIT, cut, dumps
 
 
 class Color(enum.Enum):

@@ -17,8 +17,8 @@ import dspy
 import pydantic
 import pytest
 
-from dspy_trace.jsonable import LIMIT, dumps
-from dspy_trace.media import digest
+from dspy_trace.values.jsonable import LIMIT, dumps
+from dspy_trace.values.media import digest
 
 
 class Called(BaseException):

@@ -16,8 +16,8 @@ import dspy
 import pydantic
 import pytest
 
-from dspy_trace.jsonable import dumps
-from dspy_trace.media import without_data
+from dspy_trace.values.jsonable import dumps
+from dspy_trace.values.media import without_data
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
 BASE64 = base64.b64encode(PNG).decode()

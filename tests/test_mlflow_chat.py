@@ -17,8 +17,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dspy_trace import facts
-from dspy_trace.jsonable import dumps
 from dspy_trace.settings import LIMIT
+from dspy_trace.values.jsonable import dumps
 from dspy_trace.vocab.mlflow import MLflow
 from tests.mlflow_beside import Copy, Row, rows
 from tests.mlflow_page import Shown, chat, tools

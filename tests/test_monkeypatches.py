@@ -14,8 +14,8 @@ import pytest
 import wrapt
 
 from dspy_trace import DSPyInstrumentor
+from dspy_trace.observing.wrapping import leftovers
 from dspy_trace.testing import record
-from dspy_trace.wrapping import leftovers
 from tests.parts.scripted_lm import ScriptedLM
 
 ONCE = "\ninvoke_workflow Own\n"

@@ -18,8 +18,9 @@ from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.trace import SpanKind
 from opentelemetry.util.genai.handler import TelemetryHandler
 
-from dspy_trace import DSPyInstrumentor, neighbours
+from dspy_trace import DSPyInstrumentor
 from dspy_trace.facts import LMCall
+from dspy_trace.observing import neighbours
 from dspy_trace.testing import Recording, record
 from tests.parts.measured import Measured
 from tests.parts.scripted_answers import fill

@@ -14,13 +14,14 @@ import pytest
 from opentelemetry import trace
 
 import dspy_trace
-from dspy_trace import secret_places, secrets
+from dspy_trace import secrets
 from dspy_trace.export.worker import Redacted
-from dspy_trace.jsonable import dumps
-from dspy_trace.observer import capture_of
+from dspy_trace.observing.observer import capture_of
 from dspy_trace.secrets import REPLACEMENT, learn
+from dspy_trace.secrets import places as secret_places
 from dspy_trace.settings import Settings
 from dspy_trace.testing import record
+from dspy_trace.values.jsonable import dumps
 from tests.outlets import Kept, dummy, kept, provider_of_app  # noqa: F401  # a fixture
 from tests.planted import nothing_known  # noqa: F401  # a fixture
 

@@ -10,8 +10,9 @@ from typing import Any
 import dspy
 import pytest
 
-from dspy_trace import guard, secret_places, secrets
+from dspy_trace import guard, secrets
 from dspy_trace.secrets import REPLACEMENT, learn, learn_from, learn_url, scrub_json, scrub_text
+from dspy_trace.secrets import places as secret_places
 from tests.planted import nothing_known  # noqa: F401  # a fixture
 
 KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"

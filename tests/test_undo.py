@@ -16,8 +16,8 @@ from dspy.adapters.base import Adapter
 from dspy.clients import execution
 
 from dspy_trace import DSPyInstrumentor
+from dspy_trace.observing.wrapping import Observed
 from dspy_trace.testing import record
-from dspy_trace.wrapping import Observed
 from tests.host import left_on_dspy
 from tests.parts.scripted_lm import ScriptedLM
 

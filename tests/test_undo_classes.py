@@ -12,8 +12,8 @@ import pytest
 from dspy.teleprompt.teleprompt import Teleprompter
 from dspy.utils.callback import BaseCallback
 
+from dspy_trace.observing.wrapping import Observed
 from dspy_trace.testing import record
-from dspy_trace.wrapping import Observed
 from tests.host import left_on_dspy, run
 from tests.host_programs_more import Log, refined
 from tests.parts.scripted_lm import ScriptedLM

@@ -21,22 +21,12 @@ MODULES = sorted(
 WATCHED = ("dspy", "dspy_trace", "dspy_trace_flavor", "litellm", "mlflow", "openai", "opentelemetry")
 
 API_ONLY = [
-    f"dspy_trace.{name}"
-    for name in (
-        *(
-            "admission",
-            "events",
-            "instrumentor",
-            "metrics",
-            "observer",
-            "observing",
-            "patching",
-            "settings",
-            "settings_metrics",
-            "signals",
-        ),
-        *("settings_metrics", "signals", "wrappers"),
-    )
+    "dspy_trace.events",
+    "dspy_trace.instrumentor",
+    "dspy_trace.metrics",
+    "dspy_trace.settings",
+    "dspy_trace.settings.metrics",
+    *(name for name in MODULES if name.startswith("dspy_trace.observing")),
 ]
 A_PROGRAM = "dspy_trace.demo.program"
 ALONE = [

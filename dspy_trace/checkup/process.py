@@ -9,11 +9,12 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider
 
-from dspy_trace import guard, neighbours, observer
+from dspy_trace import guard
 from dspy_trace.checkup import Finding
 from dspy_trace.guard import ask
 from dspy_trace.instrumentor import DSPyInstrumentor, patches
-from dspy_trace.wrapping import Patch, leftovers
+from dspy_trace.observing import neighbours, observer
+from dspy_trace.observing.wrapping import Patch, leftovers
 
 PATCHES, PROVIDER = "patches", "provider"
 

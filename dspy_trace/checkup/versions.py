@@ -12,7 +12,7 @@ from packaging.version import Version
 from dspy_trace._version import __version__
 from dspy_trace.checkup import Finding
 from dspy_trace.instrumentor import OLDEST
-from dspy_trace.neighbours import PACKAGES
+from dspy_trace.observing.neighbours import PACKAGES
 
 BESIDE = ("opentelemetry-sdk", "wrapt", "litellm", "mlflow", "mlflow-skinny")
 """Packages whose version matters when something is wrong."""

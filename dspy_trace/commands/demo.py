@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dspy_trace.commands.output import busy, explained, here, screen
-from dspy_trace.surroundings import DEMO_SETS
+from dspy_trace.settings.surroundings import DEMO_SETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

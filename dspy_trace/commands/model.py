@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dspy_trace.commands.output import busy, columns, screen
-from dspy_trace.surroundings import READER_SETS
+from dspy_trace.settings.surroundings import READER_SETS
 
 if TYPE_CHECKING:
     from rich.console import Console

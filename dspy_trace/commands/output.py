@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dspy_trace.surroundings import COLUMNS, UV_RUN
+from dspy_trace.settings.surroundings import COLUMNS, UV_RUN
 
 if TYPE_CHECKING:
     from rich.console import Console

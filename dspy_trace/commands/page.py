@@ -17,7 +17,7 @@ from typing import IO
 
 from dspy_trace.export.spawn import environment
 from dspy_trace.settings import BACKEND_STORE
-from dspy_trace.surroundings import PAGE_SETS
+from dspy_trace.settings.surroundings import PAGE_SETS
 
 HOST = "127.0.0.1"
 

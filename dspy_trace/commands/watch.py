@@ -41,7 +41,7 @@ def watch(once: bool, every: float, tracking_uri: str | None, experiment: str | 
 def _looked_up(tracking_uri: str | None, experiment: str | None) -> tuple[Any, str]:
     """Return MLflow's client, and the id of the newest compile."""
     from dspy_trace.export.target import target
-    from dspy_trace.surroundings import READER_SETS
+    from dspy_trace.settings.surroundings import READER_SETS
     from dspy_trace.vocab import run_keys as keys
 
     place, credential = target(tracking_uri, experiment)

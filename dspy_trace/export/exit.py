@@ -9,9 +9,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from dspy_trace import settings as names
-from dspy_trace import surroundings
 from dspy_trace.export import records
 from dspy_trace.guard import ask
+from dspy_trace.settings import surroundings
 
 if TYPE_CHECKING:
     from dspy_trace.export.sender import Delivery

@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from dspy_trace.settings import OTLP_PROTOCOLS
-from dspy_trace.settings_metrics import setting
+from dspy_trace.settings.metrics import setting
 
 
 class LazyOTLPExporter(SpanExporter):

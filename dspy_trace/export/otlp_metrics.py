@@ -15,9 +15,9 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
-from dspy_trace import settings_metrics as names
-from dspy_trace.settings_metrics import setting
-from dspy_trace.signals import Providers
+from dspy_trace.observing.signals import Providers
+from dspy_trace.settings import metrics as names
+from dspy_trace.settings.metrics import setting
 
 
 def provider() -> MeterProvider:

@@ -35,7 +35,7 @@ from dspy_trace.export.target import BadTarget, Credential, Target, target
 from dspy_trace.export.traces import LiveTrace
 from dspy_trace.export.undecided import Ended
 from dspy_trace.guard import ask, shielded
-from dspy_trace.observer import Beside, capture_of
+from dspy_trace.observing.observer import Beside, capture_of
 from dspy_trace.runs.queue import RunQueue
 from dspy_trace.secrets import learn_environment
 from dspy_trace.settings import Settings

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dspy_trace import settings as names
-from dspy_trace import surroundings
 from dspy_trace.export.salvage import mend
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.spoolfile import Unusable
+from dspy_trace.settings import surroundings
 
 logger = logging.getLogger("dspy_trace")
 

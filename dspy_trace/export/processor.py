@@ -21,7 +21,7 @@ from opentelemetry.trace import SpanContext
 from dspy_trace.export.traces import LiveTrace, LiveTraces
 from dspy_trace.export.undecided import Ended, Undecided
 from dspy_trace.guard import shielded
-from dspy_trace.observer import SCOPE
+from dspy_trace.observing.observer import SCOPE
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, g
 
 from dspy_trace._version import __version__
 from dspy_trace.guard import shielded
-from dspy_trace.observer import SCOPE
+from dspy_trace.observing.observer import SCOPE
 
 if TYPE_CHECKING:
     from dspy_trace.export.items import Counters

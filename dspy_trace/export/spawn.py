@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dspy_trace import settings as names
-from dspy_trace import surroundings
 from dspy_trace.export.places import stem
 from dspy_trace.export.target import Credential
 from dspy_trace.guard import ask
+from dspy_trace.settings import surroundings
 
 logger = logging.getLogger("dspy_trace")
 

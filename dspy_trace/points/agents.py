@@ -8,7 +8,7 @@ from typing import Any
 from dspy_trace.facts import ModuleCall
 from dspy_trace.guard import ask
 from dspy_trace.points.lm import get
-from dspy_trace.scalars import text, whole
+from dspy_trace.values.scalars import text, whole
 
 _FORCED = "Extract forced final output"
 """What DSPy's RLM gives as reasoning where it ran out of iterations."""

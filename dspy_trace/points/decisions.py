@@ -9,8 +9,8 @@ from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes
 from dspy_trace.points.addresses import host_and_port
 from dspy_trace.points.lm import get, usage
-from dspy_trace.scalars import text
-from dspy_trace.secret_places import seen
+from dspy_trace.secrets.places import seen
+from dspy_trace.values.scalars import text
 
 
 class DecisionReader:

@@ -13,8 +13,8 @@ from typing import Any
 from dspy_trace.facts import Compilation, Evaluation, ExampleRun, Fact, ModuleCall, Rewarded
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes
-from dspy_trace.scalars import number, text
 from dspy_trace.settings import LIMIT
+from dspy_trace.values.scalars import number, text
 
 _OPTIONS = ("max_errors", "failure_score")
 

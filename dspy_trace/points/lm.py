@@ -11,8 +11,8 @@ from dspy_trace.facts import AttemptFailed, DecisionCall, Fact, LMCall, ModuleCa
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes, lm_typed
 from dspy_trace.points.addresses import host_and_port, provider_and_model
-from dspy_trace.scalars import number, text
-from dspy_trace.secret_places import seen
+from dspy_trace.secrets.places import seen
+from dspy_trace.values.scalars import number, text
 
 ENGINES = {
     "LM15Engine": "lm15",

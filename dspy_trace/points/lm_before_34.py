@@ -14,7 +14,7 @@ from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes
 from dspy_trace.points.lm import LMReader, billing, get, read_response, tokens
 from dspy_trace.points.lm_typed import part_of
-from dspy_trace.scalars import text
+from dspy_trace.values.scalars import text
 
 
 class LMReaderBefore34(LMReader):

@@ -14,8 +14,8 @@ from typing import Any, Final
 import orjson
 
 from dspy_trace.guard import ask
-from dspy_trace.jsonable import dumps, mended
-from dspy_trace.scalars import text
+from dspy_trace.values.jsonable import dumps, mended
+from dspy_trace.values.scalars import text
 
 AGENTS = frozenset({"ReAct", "ReActV2", "CodeAct", "RLM", "Avatar"})
 """DSPy's modules that act as agents; their subclasses do too."""

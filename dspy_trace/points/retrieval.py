@@ -10,8 +10,8 @@ from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs
 from dspy_trace.points.addresses import host_and_port, provider_and_model
 from dspy_trace.points.lm import get
-from dspy_trace.scalars import number, text, whole
-from dspy_trace.secret_places import seen
+from dspy_trace.secrets.places import seen
+from dspy_trace.values.scalars import number, text, whole
 
 
 class RetrieverReader:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from dspy_trace.facts import CodeExecution, Fact, ModuleCall, ToolCall
-from dspy_trace.fields import is_tool
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs
-from dspy_trace.scalars import text
 from dspy_trace.settings import LIMIT
+from dspy_trace.values.fields import is_tool
+from dspy_trace.values.scalars import text
 
 _FACADE = "__dspy_"
 """Beginning of the names by which code in an interpreter builds and calls DSPy's modules."""

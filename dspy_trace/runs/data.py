@@ -10,7 +10,7 @@ import orjson
 
 from dspy_trace.export.source import source
 from dspy_trace.guard import ask
-from dspy_trace.jsonable import dumps
+from dspy_trace.values.jsonable import dumps
 
 MOST: Final = 100_000
 """Examples that are looked at for digest and schema; of a larger set, every second, third and so on."""

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from dspy_trace.guard import ask
-from dspy_trace.jsonable import dumps
 from dspy_trace.points.programs import predictors_of, signature_text, version_of
 from dspy_trace.runs.values import LM_SETTINGS
 from dspy_trace.secrets import scrub
+from dspy_trace.values.jsonable import dumps
 
 _LM_STATE = frozenset({*LM_SETTINGS, "model", "model_type", "cache", "num_retries", "num_rounds"})
 

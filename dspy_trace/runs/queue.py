@@ -15,9 +15,9 @@ from dspy_trace.export.scrubbing import without_secrets
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target
 from dspy_trace.guard import shielded
-from dspy_trace.jsonable import mended
 from dspy_trace.runs import spooled
 from dspy_trace.runs.spooled import Record
+from dspy_trace.values.jsonable import mended
 
 if TYPE_CHECKING:
     from dspy_trace.export.sender import Delivery

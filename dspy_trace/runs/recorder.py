@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from dspy_trace import facts
-from dspy_trace.observer import capture_of
+from dspy_trace.observing.observer import capture_of
 from dspy_trace.points.optimizers import Finding
 from dspy_trace.runs import models
 from dspy_trace.runs.compiles import CompileRun
@@ -20,7 +20,7 @@ from dspy_trace.settings import Settings
 
 if TYPE_CHECKING:
     from dspy_trace.export.outlet import Outlet
-    from dspy_trace.observing import Call
+    from dspy_trace.observing.call import Call
 
 
 class Recorder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dspy_trace.jsonable import cut
+from dspy_trace.values.jsonable import cut
 
 if TYPE_CHECKING:
     from dspy_trace.runs.candidates import Candidate

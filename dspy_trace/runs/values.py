@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from dspy_trace.guard import ask
-from dspy_trace.jsonable import cut, dumps
 from dspy_trace.secrets import hide, looks_secret, scrub_text
+from dspy_trace.values.jsonable import cut, dumps
 
 LONGEST: Final = 6_000
 """Characters of a parameter that MLflow's databases hold."""

@@ -18,9 +18,9 @@ from dspy_trace.export.outcomes import Undelivered
 from dspy_trace.export.sinks import RESTORE
 from dspy_trace.export.target import Credential, Target, without_secrets
 from dspy_trace.guard import ask, attempt
+from dspy_trace.settings.surroundings import READER_SETS
 from dspy_trace.store import PAGE, Unknown, Unreadable, absent, reading
 from dspy_trace.store.traces import Summary, Trace
-from dspy_trace.surroundings import READER_SETS
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dspy_trace import facts
-from dspy_trace.jsonable import dumps
+from dspy_trace.values.jsonable import dumps
 from dspy_trace.vocab import Attributes, agent_keys, genai_work, keys
 from dspy_trace.vocab.genai_calls import LMSpelling, ModuleSpelling
 from dspy_trace.vocab.genai_work import score

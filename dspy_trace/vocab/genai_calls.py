@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanKind
 
 from dspy_trace import facts
 from dspy_trace.guard import ask
-from dspy_trace.scalars import number, text, whole
+from dspy_trace.values.scalars import number, text, whole
 from dspy_trace.vocab import Attributes, Capture, agent_keys, keys
 from dspy_trace.vocab.genai_messages import input_messages, output_messages, tool_definitions
 from dspy_trace.vocab.spelling import Spelling, io, put, sums

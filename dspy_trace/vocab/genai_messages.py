@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from dspy_trace.media import base64_digest, data_url_digest
+from dspy_trace.values.media import base64_digest, data_url_digest
 
 MOST_MESSAGES = 4_096
 """More are not looked at: they could not fit into the content limit."""

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from dspy_trace import facts
 from dspy_trace.guard import ask
-from dspy_trace.jsonable import dumps
 from dspy_trace.settings import LIMIT
+from dspy_trace.values.jsonable import dumps
 from dspy_trace.vocab import Attributes, Capture, mlflow_chat, mlflow_work
 from dspy_trace.vocab import mlflow_keys as keys
 from dspy_trace.vocab.genai import GenAI

@@ -14,8 +14,8 @@ from typing import Any, Final
 import orjson
 
 from dspy_trace.guard import ask
-from dspy_trace.jsonable import cut, dumps
-from dspy_trace.media import BASE64
+from dspy_trace.values.jsonable import cut, dumps
+from dspy_trace.values.media import BASE64
 from dspy_trace.vocab.genai_messages import MOST_MESSAGES
 from dspy_trace.vocab.mlflow_parts import content, text_of
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from dspy_trace.jsonable import dumps
-from dspy_trace.media import BASE64, base64_digest, without_data
+from dspy_trace.values.jsonable import dumps
+from dspy_trace.values.media import BASE64, base64_digest, without_data
 from dspy_trace.vocab.genai_messages import MOST_MESSAGES
 
 _TEXTS: Final = frozenset({"text", "input_text", "output_text"})

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from dspy_trace import facts
 from dspy_trace.guard import ask
-from dspy_trace.jsonable import dumps
 from dspy_trace.settings import LIMIT
+from dspy_trace.values.jsonable import dumps
 from dspy_trace.vocab import Attributes, Capture, keys, mlflow_chat
 from dspy_trace.vocab import openinference_keys as oi
 from dspy_trace.vocab.genai import GenAI

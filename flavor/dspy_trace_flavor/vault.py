@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dspy_trace.secret_names import looks_secret_in_environment
+from dspy_trace.secrets.names import looks_secret_in_environment
 
 SHORTEST = 8
 """Characters of the shortest value that is looked for in other texts: shorter ones are part of ordinary words."""

@@ -159,6 +159,6 @@ def test_a_program_without_dspy_pays_nothing() -> None:
             "dspy_trace.guard",
             "dspy_trace.instrumentor",
             "dspy_trace.settings",
-            "dspy_trace.words",
+            "dspy_trace.settings.words",
         ]
     )

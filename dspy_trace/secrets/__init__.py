@@ -23,9 +23,9 @@ from urllib.parse import parse_qsl, unquote
 
 import orjson
 
-from dspy_trace.secret_forms import SHORTEST, Finder, from_cookies, from_header
-from dspy_trace.secret_names import is_schema, looks_secret, looks_secret_in_environment, looks_secret_in_url
-from dspy_trace.secret_patterns import (
+from dspy_trace.secrets.forms import SHORTEST, Finder, from_cookies, from_header
+from dspy_trace.secrets.names import is_schema, looks_secret, looks_secret_in_environment, looks_secret_in_url
+from dspy_trace.secrets.patterns import (
     REPLACEMENT,
     are_in_json,
     outline,
@@ -93,7 +93,7 @@ def scrub_text(text: str) -> str:
 def scrub_json(text: str) -> str:
     """Return JSON text, valid as before, without known secrets and those that URLs and JSON in a text give away.
 
-    Its own names are not judged: :mod:`~dspy_trace.jsonable` does that before.
+    Its own names are not judged: :mod:`~dspy_trace.values.jsonable` does that before.
     """
     if not is_suspicious(text):
         return text

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from dspy_trace.secret_names import looks_secret, looks_secret_in_url
+from dspy_trace.secrets.names import looks_secret, looks_secret_in_url
 
 REPLACEMENT: Final = "[secret]"
 """What stands in place of a secret; no longer than the shortest one that is searched for."""

@@ -20,12 +20,12 @@ from typing import Any
 
 import orjson
 
-from dspy_trace.fields import declared
 from dspy_trace.guard import ask
-from dspy_trace.media import BASE64, BYTES, data_url_digest, digest, without_data, without_media
-from dspy_trace.secret_names import judged, looks_secret
 from dspy_trace.secrets import LONGEST, conceals, hide, hide_rest, scrub_end
+from dspy_trace.secrets.names import judged, looks_secret
 from dspy_trace.settings import LIMIT
+from dspy_trace.values.fields import declared
+from dspy_trace.values.media import BASE64, BYTES, data_url_digest, digest, without_data, without_media
 
 MAX_DEPTH = 24
 MAX_NODES = 20_000

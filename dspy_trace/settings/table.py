@@ -1,4 +1,4 @@
-"""The variables in the README, out of docstrings: ``python -m dspy_trace.settings_table``."""
+"""The variables in the README, out of docstrings: ``python -m dspy_trace.settings.table``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dspy_trace.vocab.table import EXAMPLE, docstring, markdown
 
-FILES = [Path(__file__).with_name(f"{name}.py") for name in ("settings", "surroundings")]
+FILES = [Path(__file__).with_name(name) for name in ("__init__.py", "surroundings.py")]
 """Where every environment variable is named."""
 
 OURS = "DSPY_TRACE_"

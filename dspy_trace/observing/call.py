@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, Link, Span, Status, StatusCode, Tracer
 
-from dspy_trace import context as place
-from dspy_trace import facts, failures, neighbours, sessions, units
+from dspy_trace import facts, failures, sessions
 from dspy_trace.guard import shielded
-from dspy_trace.observer import Observer
+from dspy_trace.observing import context as place
+from dspy_trace.observing import neighbours, units
+from dspy_trace.observing.observer import Observer
+from dspy_trace.observing.streams import STREAMS, drive
 from dspy_trace.points import Reader
-from dspy_trace.streams import STREAMS, drive
 from dspy_trace.tally import Tally
 from dspy_trace.vocab import Attributes, keys
 from dspy_trace.vocab.spelling import Spelling
@@ -27,9 +28,9 @@ from dspy_trace.vocab.spelling import Spelling
 if TYPE_CHECKING:
     from dspy_trace.events import Event
     from dspy_trace.metrics import Watch
-    from dspy_trace.neighbours import Claimed
-    from dspy_trace.observer import Scope
-    from dspy_trace.wrappers import Door
+    from dspy_trace.observing.neighbours import Claimed
+    from dspy_trace.observing.observer import Scope
+    from dspy_trace.observing.wrappers import Door
 
 T = TypeVar("T")
 

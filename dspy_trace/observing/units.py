@@ -10,7 +10,7 @@ from dspy_trace.guard import shielded
 from dspy_trace.points.optimizers import Finding
 
 if TYPE_CHECKING:
-    from dspy_trace.observing import Call
+    from dspy_trace.observing.call import Call
 
 KINDS: Final = frozenset({facts.ExampleRun, facts.Evaluation, facts.Compilation})
 

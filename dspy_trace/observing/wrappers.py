@@ -8,17 +8,18 @@ from typing import Any, TypeVar
 
 from opentelemetry.context import get_current
 
-from dspy_trace import context as place
-from dspy_trace import facts, units
-from dspy_trace.admission import is_idle, observe
+from dspy_trace import facts
 from dspy_trace.guard import ask, shielded, unseen
-from dspy_trace.observing import Call
+from dspy_trace.observing import context as place
+from dspy_trace.observing import units
+from dspy_trace.observing.admission import is_idle, observe
+from dspy_trace.observing.call import Call
+from dspy_trace.observing.propagation import carried
+from dspy_trace.observing.wrapping import Patch, Wrapper
 from dspy_trace.points import Args, Handover, Held, Kwargs, Note, Notes, Place, Send
 from dspy_trace.points import Call as CallPoint
 from dspy_trace.points.evaluate import ExampleReader, examples
 from dspy_trace.points.optimizers import Finding
-from dspy_trace.propagation import carried
-from dspy_trace.wrapping import Patch, Wrapper
 
 IsNearest = Callable[[Any], bool]
 

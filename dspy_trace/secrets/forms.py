@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 import orjson
 
-from dspy_trace.secret_patterns import REPLACEMENT, outline
+from dspy_trace.secrets.patterns import REPLACEMENT, outline
 
 SHORTEST: Final = 8
 """Characters of a value that is searched for, at least: a shorter one is found in any text."""

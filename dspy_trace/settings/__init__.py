@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
-from dspy_trace.words import ratio, switch, words
+from dspy_trace.settings.words import ratio, switch, words
 
 CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """Content mode of OpenTelemetry's GenAI instrumentations. Example: ``SPAN_ONLY``."""

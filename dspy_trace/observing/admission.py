@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import Context
 
-from dspy_trace import context as place
-from dspy_trace import facts, units
+from dspy_trace import facts
 from dspy_trace.guard import shielded
-from dspy_trace.neighbours import claimed
-from dspy_trace.observer import active
-from dspy_trace.observing import Call
+from dspy_trace.observing import context as place
+from dspy_trace.observing import units
+from dspy_trace.observing.call import Call
+from dspy_trace.observing.neighbours import claimed
+from dspy_trace.observing.observer import active
+from dspy_trace.observing.unobserved import UNOBSERVED, Unobserved
 from dspy_trace.points import Args, Kwargs, Reader
-from dspy_trace.unobserved import UNOBSERVED, Unobserved
 
 if TYPE_CHECKING:
-    from dspy_trace.wrappers import Door
+    from dspy_trace.observing.wrappers import Door
 
 
 def is_idle(context: Context, sends: bool = False) -> bool:

@@ -20,14 +20,16 @@ from opentelemetry.trace import (
     TracerProvider,
 )
 
-from dspy_trace import facts, jsonable, neighbours, secrets
+from dspy_trace import facts, secrets
 from dspy_trace._version import __version__
 from dspy_trace.events import Event, Events
 from dspy_trace.guard import ask, shielded
 from dspy_trace.metrics import Meters
+from dspy_trace.observing import neighbours
+from dspy_trace.observing.signals import Providers, leaves_out_beneath
 from dspy_trace.points.optimizers import Finding
 from dspy_trace.settings import LIMIT, OPENINFERENCE, Settings
-from dspy_trace.signals import Providers, leaves_out_beneath
+from dspy_trace.values import jsonable
 from dspy_trace.vocab import Attributes, Settling, Vocabulary
 from dspy_trace.vocab.genai import GenAI
 from dspy_trace.vocab.spelling import Spelling

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from dspy_trace import context as place
+from dspy_trace.observing import context as place
+from dspy_trace.observing.wrapping import HeldFunction, Observed, Patch, Wrapper, plain
 from dspy_trace.points import Call, Held, Place
-from dspy_trace.wrapping import HeldFunction, Observed, Patch, Wrapper, plain
 
 Make = Callable[[Place, Patch, Callable[[Any], bool]], Wrapper]
 """Makes the wrapper of a row: ``make(point, patch, is_nearest)``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dspy_trace.jsonable import cut_text
+from dspy_trace.values.jsonable import cut_text
 
 NAME_LIMIT = 1_024
 """Longest name, id or model, in characters."""

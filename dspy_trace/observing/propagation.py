@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from opentelemetry import propagate
 from opentelemetry.context import get_current
 
-from dspy_trace.observing import Call
+from dspy_trace.observing.call import Call
 
 _KEPT_HOME = frozenset({"baggage"})
 """What the application tells its own services is not for a provider's eyes."""

@@ -14,6 +14,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
+from dspy_trace.commands.page import address_of
 from dspy_trace.export.mlflow import TraceFacts
 from dspy_trace.sessions import session
 from tests import busy
@@ -21,6 +22,7 @@ from tests.balanced import fresh_cache
 from tests.mlflow_beside import Copy, rows
 from tests.mlflow_page import chat, documents, preview, tools
 from tests.mlflow_spans import made, span
+from tests.parts.browser import in_order, read
 from tests.parts.mlflow_server import ROOT, MlflowServer, Reader, environment
 from tests.parts.scripted_answers import Body, Reply, fill, output_fields, prompt_text
 from tests.parts.scripted_lm import ScriptedLM
@@ -253,3 +255,23 @@ def test_mlflows_search_finds_our_traces(
     for uri in stores.uris.values():
         found = mlflow_reader.found(uri, condition, "forms")
         assert {stores.server[trace_id]["tags"][NAME] for trace_id in found} == names
+
+
+def test_what_a_person_sees(stores: Stores) -> None:
+    """MLflow's page shows the tree, tokens and cost; passages, what a tool was given and said, and the chat."""
+    trace = stores.named("Guide")
+    (trace_id,) = (key for key, one in stores.server.items() if one is trace)
+    steps = [
+        (None, ["execute_tool look_up", "Where is Crete? — «где»", "trajectory"]),
+        ("retrieval Embeddings", ["Crete is long.", "Malta is small."]),
+        ("execute_tool look_up", ["place", '["Crete", "is an island"]']),
+        ("chat gpt-4o-mini", ["System", "Assistant", "Next Tool Name"]),
+    ]
+    pages = read(address_of(stores.uris["server"], "1", trace_id), steps)
+    spans = [one["name"] for one in trace["spans"].values()]
+    assert in_order([f"{trace['token_usage']['total_tokens']:,} tokens", "$0.00", "Spans", spans[0]], pages[0])
+    assert all(pages[0].count(name) >= spans.count(name) for name in spans)
+    shown = [page.rpartition("Inputs / Outputs")[2] for page in pages]
+    assert in_order(["query", "Where is Crete? — «где»", "Outputs", "Crete is long.", "Malta is small."], shown[1])
+    assert in_order(["place", "Crete", "Outputs", '["Crete", "is an island"]'], shown[2])
+    assert in_order(["System", "User", "Where is Crete? — «где»", "Outputs", "Assistant", "look_up"], shown[3])

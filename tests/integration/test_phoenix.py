@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 import dspy_trace
 from dspy_trace.instrumentor import DSPyInstrumentor
+from tests.parts.browser import in_order, read
 from tests.parts.phoenix import Phoenix, phoenix, tree  # noqa: F401  # a fixture
 from tests.parts.project import until
 from tests.parts.scripted_answers import Body, Reply, fill
@@ -73,7 +74,10 @@ def answer(body: Body) -> Reply:
 
 
 def run(phoenix: Phoenix, server: ScriptedLM, project: str) -> list[dict[str, Any]]:
-    """Run the program in a session, traced into a project of Phoenix's; return the history of its LM."""
+    """Run the program in a session, traced into a project of Phoenix's; return the history of its LM.
+
+    A session belongs to one project only.
+    """
     provider = TracerProvider(resource=Resource({"openinference.project.name": project}), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(phoenix.traces)))
     server.answer = answer
@@ -84,7 +88,7 @@ def run(phoenix: Phoenix, server: ScriptedLM, project: str) -> list[dict[str, An
     try:
         with (
             dspy.context(lm=lm, adapter=dspy.ChatAdapter(use_native_function_calling=True)),
-            dspy_trace.session(session_id="thursday", user_id="me", metadata={"team": "blue"}),
+            dspy_trace.session(session_id=f"of {project}", user_id="me", metadata={"team": "blue"}),
             pytest.raises(LookupError),
         ):
             desk(question="When does it open?")
@@ -104,7 +108,7 @@ def test_phoenix_shows_everything(phoenix: Phoenix, scripted_lm: ScriptedLM) -> 
     spans = {span["name"].partition(" ")[0]: span for span in reversed(trace["spans"])}
     by_start = sorted(trace["spans"], key=lambda span: str(span["startTime"]))
     chats = [span for span in by_start if span["spanKind"] == "llm"]
-    assert (session["sessionId"], session["userId"]) == ("thursday", "me")
+    assert (session["sessionId"], session["userId"]) == ("of everything", "me")
     assert session["tokenUsage"] == {"prompt": 300, "completion": 120}
     assert trace["costSummary"]["total"]["cost"] == pytest.approx(sum(entry["cost"] for entry in history))
     assert {span["metadata"] for span in by_start} == {'{"team": "blue"}'}
@@ -117,6 +121,28 @@ def test_phoenix_shows_everything(phoenix: Phoenix, scripted_lm: ScriptedLM) -> 
     check_retrieval(spans["retrieval"])
     check_tool(json.loads(spans["execute_tool"]["attributes"]))
     check_chats(chats, history)
+
+
+def test_what_a_person_sees(phoenix: Phoenix, scripted_lm: ScriptedLM) -> None:
+    """Phoenix's page shows the tree, tokens and cost; passages, what a tool was given and said, and the chat."""
+    run(phoenix, scripted_lm, "page")
+    until(lambda: _spans(phoenix.sessions("page")) == TREE.count("\n") - 1, 60)
+    (session,) = phoenix.sessions("page")
+    (trace,) = session["traces"]
+    steps = [
+        (None, ["LookupError: the desk is closed", '"team": "blue"']),
+        ("retrieval EmbeddingsWithScores", [*PASSAGES, "document 1"]),
+        ("execute_tool look_up", ["Look up the weather.", '"city": "Oslo"', '"rain"']),
+        ("chat gpt-4o-mini", ["2 tools", "Tool Call: call_1"]),
+    ]
+    pages = [page.rpartition("View Session")[2] for page in read(phoenix.page(trace["traceId"]), steps)]
+    names = [line.split(maxsplit=1)[1].removesuffix(" !") for line in TREE.split("\n")[1:-1]]
+    assert in_order([*names, "LookupError: the desk is closed", "When does it open?", '"team": "blue"'], pages[0])
+    assert in_order(["chat gpt-4o-mini", "140", "$0.01"] * 3, pages[0])
+    assert in_order(["Input", "When does it open?", "Output", "document 0", "score", "document 1", "score"], pages[1])
+    assert in_order(["Input", '"city": "Oslo"', "Output", '"rain"', "Description", "Look up the weather."], pages[2])
+    asked = ["gpt-4o-mini", "temperature: 0.5", "system", "user", "When does it open?"]
+    assert in_order([*asked, "assistant", "Tool Call: call_1", "look_up", '"city": "Oslo"'], pages[3])
 
 
 def _spans(sessions: list[dict[str, Any]]) -> int:

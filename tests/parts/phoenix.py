@@ -43,6 +43,10 @@ class Phoenix:
         self._address = address
         self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
+    def page(self, trace_id: str) -> str:
+        """Return where the page of a trace is."""
+        return f"{self._address}/redirects/traces/{trace_id}"
+
     def sessions(self, project: str) -> list[dict[str, Any]]:
         """Return the sessions of a project, each with its traces and their spans."""
         body = json.dumps({"query": PROJECTS}).encode()

@@ -13,6 +13,7 @@ from collections.abc import Container, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import time
+from typing import Any
 
 from dspy_trace.export.items import Batch, Dead, Followup, Kind, Settled
 from dspy_trace.export.spoolfile import SpoolFile
@@ -47,13 +48,20 @@ class Spool(SpoolFile):
     def put(self, batches: Iterable[Batch], owner: str, sealed: Container[Target] = ()) -> None:
         """Write batches, all or none. Those in `sealed` go where only the holder of a credential gets in."""
         now = time()
+        numbers: dict[Target, int] = {}
+        rows: list[tuple[Any, ...]] = []
         with self.writing() as db:
             for batch in batches:
-                target = number_of(db, batch.target, batch.target in sealed)
+                target = batch.target
+                if target not in numbers:
+                    numbers[target] = number_of(db, target, target in sealed)
                 # The worker takes what goes to a database; nobody holds it before.
-                until = now + FIRST_HOLD if batch.target.kind == "http" else 0.0
-                fields = (target, batch.trace_id, owner, owner, until, now, batch.spans, len(batch.payload))
-                db.execute(_PUT, (*fields, batch.complete, batch.payload, batch.info))
+                until = now + FIRST_HOLD if target.kind == "http" else 0.0
+                fields = (numbers[target], batch.trace_id, owner, owner, until, now, batch.spans, len(batch.payload))
+                rows.append((*fields, batch.complete, batch.payload, batch.info))
+            for start in range(0, len(rows), _AT_ONCE):
+                some = rows[start : start + _AT_ONCE]
+                db.execute(f"{_PUT} VALUES {', '.join([_ROW] * len(some))}", [value for row in some for value in row])
             self._bound(db)
 
     def put_followup(self, target: Target, trace_id: str, kind: Kind, payload: bytes, owner: str, sealed: bool) -> None:
@@ -184,8 +192,14 @@ class Spool(SpoolFile):
                 count(db, owner, "dropped: dead letters full", spans)
 
 
-_PUT = """INSERT INTO batches (target, trace_id, owner, holder, until, created, spans, bytes, complete, payload, info)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_PUT = "INSERT INTO batches (target, trace_id, owner, holder, until, created, spans, bytes, complete, payload, info)"
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_AT_ONCE = 80
+"""Rows of one statement, as many as an old SQLite has room for.
+
+Each statement lets go of the interpreter, and a busy program gives it back only after five milliseconds: with a
+statement for each row, rows would wait in memory.
+"""
 _HEADS = """SELECT id, trace_id, owner, created, spans, bytes, complete FROM batches
     WHERE target = ? AND (holder = ? OR until < ? OR until > ?) ORDER BY id LIMIT ?"""
 _TAKE = "UPDATE batches SET holder = ?, until = ? WHERE id = ? AND (holder = ? OR until < ? OR until > ?)"

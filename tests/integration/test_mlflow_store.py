@@ -257,6 +257,7 @@ def test_mlflows_search_finds_our_traces(
         assert {stores.server[trace_id]["tags"][NAME] for trace_id in found} == names
 
 
+@pytest.mark.timeout(300)
 def test_what_a_person_sees(stores: Stores) -> None:
     """MLflow's page shows the tree, tokens and cost; passages, what a tool was given and said, and the chat."""
     trace = stores.named("Guide")

@@ -15,7 +15,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 
 IMPORTS = """
 import time, {before}
@@ -106,30 +107,29 @@ print((time.thread_time() - begun) / {spans})
 )
 
 
-def ran(code: str, folder: str, command: list[str] | None = None) -> float:
+def ran(code: str, folder: str, launcher: Sequence[str] = (), **environ: str) -> float:
     """Return the number that a program prints, in a process with a spool of its own and no server to send to."""
-    environ = {
+    told = {
         **os.environ,
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         "DSPY_TRACE_SPOOL_DIR": tempfile.mkdtemp(dir=folder),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        **environ,
     }
-    words = command if command is not None else [sys.executable, "-c", code]
-    done = subprocess.run(words, env=environ, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    words = [*launcher, sys.executable, "-c", code]
+    done = subprocess.run(words, env=told, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return float(done.stdout.split()[-1])
 
 
 def started(folder: str, ours: bool) -> float:
     """Return the seconds that a program without DSPy takes under ``opentelemetry-instrument``, with us or without."""
-    from opentelemetry.util._importlib_metadata import entry_points
-
     others = {point.name for point in entry_points(group="opentelemetry_instrumentor")} - {"dspy_trace"}
-    os.environ["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"] = ",".join(others if ours else {*others, "dspy_trace"})
+    disabled = ",".join(others if ours else {*others, "dspy_trace"})
     launcher = [os.path.join(os.path.dirname(sys.executable), "opentelemetry-instrument")]
     for signal in ("traces", "metrics", "logs"):
         launcher += [f"--{signal}_exporter", "none"]
     code = "import time; print(time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID))"
-    return ran(code, folder, [*launcher, sys.executable, "-c", code])
+    return ran(code, folder, launcher, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=disabled)
 
 
 def least(measure: Callable[[], float], rounds: int) -> float:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import dspy
 import pytest
 from dspy.utils import DummyLM
-from opentelemetry.context import Context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.sampling import (
@@ -15,39 +12,12 @@ from opentelemetry.sdk.trace.sampling import (
     ALWAYS_ON,
     Decision,
     ParentBased,
-    Sampler,
     SamplingResult,
 )
-from opentelemetry.trace import Link, SpanKind, TraceState
-from opentelemetry.util.types import Attributes
 
 from dspy_trace.testing import record
 from tests.parts.scripted_lm import ScriptedLM
-
-
-class Asked(Sampler):
-    """Leaves out what it is told to, and remembers what it was asked about."""
-
-    def __init__(self, left_out: str) -> None:
-        self.left_out = left_out
-        self.names: list[str] = []
-
-    def should_sample(
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,
-    ) -> SamplingResult:
-        self.names.append(name)
-        left_out = name.startswith(self.left_out)
-        return SamplingResult(Decision.DROP if left_out else Decision.RECORD_AND_SAMPLE)
-
-    def get_description(self) -> str:
-        return f"all but {self.left_out}"
+from tests.samplers import LeavesOut
 
 
 def call() -> None:
@@ -60,7 +30,7 @@ ALL = ["invoke_workflow ChainOfThought", "Predict predict", "chat dummy"]
 
 def test_a_sampler_of_the_applications_is_asked_about_every_span() -> None:
     """It may sample what is beneath a span that it left out."""
-    sampler = Asked("invoke_workflow")
+    sampler = LeavesOut("invoke_workflow")
     with record(sampler=sampler) as trace:
         call()
     assert sampler.names == ALL
@@ -69,7 +39,7 @@ def test_a_sampler_of_the_applications_is_asked_about_every_span() -> None:
 
 def test_a_parents_decision_is_asked_for_once() -> None:
     """Where it holds for what is beneath, nobody is asked again; an LM is told, and so has a span for that."""
-    sampler = Asked("")
+    sampler = LeavesOut("")
     with record(sampler=ParentBased(sampler)) as trace:
         call()
         call()
@@ -99,7 +69,7 @@ def test_metrics_are_of_all_calls() -> None:
 def test_a_sampled_trace_after_one_that_was_not(scripted_lm: ScriptedLM, inside: bool) -> None:
     """Nothing of a trace that is left out stays behind for the next."""
 
-    class Alternating(Asked):
+    class Alternating(LeavesOut):
         def should_sample(self, *args: object, **kwargs: object) -> SamplingResult:  # type: ignore[override]  # any
             self.names.append("")
             return SamplingResult(Decision.DROP if len(self.names) % 2 else Decision.RECORD_AND_SAMPLE)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import dspy
@@ -13,6 +11,7 @@ import pytest
 
 from dspy_trace.testing import record
 from tests.balanced import balanced
+from tests.parts.loopback import Handler, LoopbackServer
 from tests.parts.scripted_lm import ScriptedLM
 from tests.parts.scripted_wire import embedding
 
@@ -91,7 +90,7 @@ def test_what_a_retriever_found(name: str) -> None:
         assert told == document
 
 
-class _Index(BaseHTTPRequestHandler):
+class _Index(Handler):
     """A ColBERTv2 server, one of whose passages has no score."""
 
     def do_GET(self) -> None:
@@ -102,19 +101,13 @@ class _Index(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with HTTPServer(("127.0.0.1", 0), _Index) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+    server = LoopbackServer(_Index)
+    yield server.server_port
+    server.stop()
 
 
 @pytest.mark.parametrize("simplify", [False, True])

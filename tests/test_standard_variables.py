@@ -10,11 +10,12 @@ import dspy
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, SamplingResult, StaticSampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, Sampler, StaticSampler
 
 import dspy_trace
 from tests.outlets import Kept, dummy, kept, names, provider_of_app  # noqa: F401  # a fixture
 from tests.parts.recorder import Recorder
+from tests.samplers import LeavesOut
 from tests.test_provider import under_remote_parent
 
 SECRET = "canary-of-the-prompt"
@@ -82,21 +83,9 @@ def test_the_applications_sampler(kept: Kept, sampler: Sampler) -> None:
     assert (names(exporter), kept.rows()) == ([], [])
 
 
-class NoChats(Sampler):
-    """Samples everything but chats, as applications thin out their traces."""
-
-    def should_sample(
-        self, parent_context: object, trace_id: int, name: str, *args: object, **kwargs: object
-    ) -> SamplingResult:
-        return SamplingResult(Decision.DROP if name.startswith("chat") else Decision.RECORD_AND_SAMPLE)
-
-    def get_description(self) -> str:
-        return "no chats"
-
-
 def test_a_sampler_that_thins_out(kept: Kept) -> None:
     """A trace without some of its spans is still one trace with its root."""
-    provider, exporter = provider_of_app(sampler=NoChats())
+    provider, exporter = provider_of_app(sampler=LeavesOut("chat"))
     trace.set_tracer_provider(provider)
     dspy_trace.autolog()
     call()

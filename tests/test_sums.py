@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import dspy
 import pytest
-from opentelemetry.context import Context
-from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
-from opentelemetry.trace import Link, SpanKind
-from opentelemetry.util.types import Attributes
 
 from dspy_trace.testing import Recording
 from tests import busy
 from tests.balanced import balanced, fresh_cache
 from tests.parts.scripted_answers import Body, Reply, fill, in_turn, input_words
 from tests.parts.scripted_lm import ScriptedLM
+from tests.samplers import LeavesOut
 
 ASK = "question -> answer"
 
@@ -197,27 +194,9 @@ def test_of_programs_inside_programs(scripted_lm: ScriptedLM) -> None:
     assert not [key for key in trace.one("Work inner").attributes if key.startswith("dspy.usage.")]
 
 
-class NoLMs(Sampler):
-    """Drops the spans of LM calls, and of the threads' items."""
-
-    def should_sample(
-        self,
-        parent_context: Context | None,
-        trace_id: int,
-        name: str,
-        kind: SpanKind | None = None,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        *args: Any,
-    ) -> SamplingResult:
-        drop = name.startswith(("chat", "Predict"))
-        return SamplingResult(Decision.DROP if drop else Decision.RECORD_AND_SAMPLE, attributes)
-
-    def get_description(self) -> str:
-        return "NoLMs"
-
-
-@pytest.mark.parametrize("options", [{"sampler": NoLMs()}, {"detail": "minimal"}], ids=["sampled out", "minimal"])
+@pytest.mark.parametrize(
+    "options", [{"sampler": LeavesOut("chat", "Predict")}, {"detail": "minimal"}], ids=["sampled out", "minimal"]
+)
 def test_of_calls_that_are_no_spans(scripted_lm: ScriptedLM, options: Any) -> None:
     """A call counts whether its span is recorded or not, at every level of detail."""
     lm = scripted_lm.lm()

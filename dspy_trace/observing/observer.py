@@ -12,8 +12,6 @@ from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import (
     NoOpTracer,
-    NoOpTracerProvider,
-    ProxyTracerProvider,
     Span,
     SpanContext,
     Tracer,
@@ -230,7 +228,7 @@ def _length_limit(provider: TracerProvider | None) -> int:
 
 
 def _tracer_of(provider: TracerProvider | None) -> Tracer | None:
-    if provider is None or isinstance(provider, ProxyTracerProvider | NoOpTracerProvider):
+    if provider is None:
         return None
     tracer = provider.get_tracer(SCOPE, __version__)
     return None if isinstance(tracer, NoOpTracer) else tracer

@@ -46,7 +46,7 @@ class Providers:
     def tracer_now(self) -> TracerProvider | None:
         """Return who takes spans now, or ``None`` where nobody does."""
         if self.tracer is not None:
-            return self.tracer
+            return _real(self.tracer)
         found: Any = getattr(trace_api, "_TRACER_PROVIDER", self)
         if found is self or (found is None and OTEL_PYTHON_TRACER_PROVIDER in self.named):
             found = shielded("finding the tracer provider", get_tracer_provider)

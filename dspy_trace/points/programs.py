@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from dspy_trace.guard import ask
+from dspy_trace.values.fields import is_one_of
 from dspy_trace.values.jsonable import dumps, mended
 from dspy_trace.values.scalars import text
 
@@ -191,7 +192,7 @@ def _held(value: Any, path: str, module_class: type, depth: int) -> Iterator[tup
 
 
 def is_agent(cls: type) -> bool:
-    return any(base.__name__ in AGENTS and base.__module__.startswith("dspy.") for base in cls.__mro__)
+    return is_one_of(cls, AGENTS)
 
 
 def predictors_of(program: Any) -> list[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Collection
 from typing import Any, Final
 
 from dspy_trace.guard import ask
@@ -13,9 +14,14 @@ _OF_TOOLS: Final = ("name", "desc", "args")
 """What a ``dspy.Tool`` says of itself; the rest is how it is called."""
 
 
+def is_one_of(cls: type, names: Collection[str]) -> bool:
+    """Return whether it is one of DSPy's classes of these names, or derived from one; DSPy need not be imported."""
+    return any(base.__name__ in names and base.__module__.startswith("dspy.") for base in cls.__mro__)
+
+
 def is_tool(cls: type) -> bool:
-    """Return whether it is DSPy's ``Tool`` or derived from it; DSPy need not be imported."""
-    return any(base.__name__ == "Tool" and base.__module__.startswith("dspy.") for base in cls.__mro__)
+    """Return whether it is DSPy's ``Tool`` or derived from it."""
+    return is_one_of(cls, ("Tool",))
 
 
 def declared(value: Any, kind: type) -> dict[str, Any] | None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
 
 import dspy
 import dspy.experimental
@@ -18,6 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from tests.balanced import balanced
 from tests.parts.environments import installed
+from tests.parts.loopback import Handler, LoopbackServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*experimental")]
 
@@ -26,28 +24,25 @@ ANSWER = {"type": "choice", "choice": "yes", "confidence": 0.9, "probabilities":
 REPLY = {"model": "jev-1", "answers": {"urgent": ANSWER}, "usage": {"input_tokens": 12, "output_tokens": 3}}
 
 
-class Server(HTTPServer):
+class Server(LoopbackServer):
     """Decides that everything is urgent."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
         self.headers: list[dict[str, str]] = []
+        super().__init__(Answers)
 
 
-class Handler(BaseHTTPRequestHandler):
+class Answers(Handler):
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.body()
         assert isinstance(self.server, Server)
-        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
+        self.server.headers.append(self.lower_headers())
         body = json.dumps(REPLY).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
 
 
 @pytest.fixture
@@ -56,12 +51,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     (packages,) = installed("typesafe-sdk==0.7.5").parent.glob("lib/python*/site-packages")
     monkeypatch.setattr(sys, "path", [*sys.path, str(packages)])
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    running = Server()
+    yield running
+    running.stop()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

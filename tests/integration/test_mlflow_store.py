@@ -22,7 +22,7 @@ from tests.balanced import fresh_cache
 from tests.mlflow_beside import Copy, rows
 from tests.mlflow_page import chat, documents, preview, tools
 from tests.mlflow_spans import made, span
-from tests.parts.browser import in_order, read
+from tests.parts.browser import see
 from tests.parts.mlflow_server import ROOT, MlflowServer, Reader, environment
 from tests.parts.scripted_answers import Body, Reply, fill, output_fields, prompt_text
 from tests.parts.scripted_lm import ScriptedLM
@@ -117,9 +117,10 @@ def odd_rows() -> list[Row]:
 class Stores:
     """What both stores hold, and what they were given."""
 
-    def __init__(self, copy: Copy, told: dict[str, dict[str, Row]], uris: dict[str, str]) -> None:
+    def __init__(self, copy: Copy, told: dict[str, tuple[str, dict[str, Row]]], uris: dict[str, str]) -> None:
         self.rows = [*copy.rows, *odd_rows()]
-        self.database, self.server = told["database"], told["server"]
+        _, self.database = told["database"]
+        self.experiment, self.server = told["server"]
         self.uris = uris
 
     def named(self, name: str) -> Row:
@@ -262,17 +263,14 @@ def test_what_a_person_sees(stores: Stores) -> None:
     """MLflow's page shows the tree, tokens and cost; passages, what a tool was given and said, and the chat."""
     trace = stores.named("Guide")
     (trace_id,) = (key for key, one in stores.server.items() if one is trace)
-    steps = [
-        (None, ["execute_tool look_up", "Where is Crete? — «где»", "trajectory"]),
-        ("retrieval Embeddings", ["Crete is long.", "Malta is small."]),
-        ("execute_tool look_up", ["place", '["Crete", "is an island"]']),
-        ("chat gpt-4o-mini", ["System", "Assistant", "Next Tool Name"]),
-    ]
-    pages = read(address_of(stores.uris["server"], "1", trace_id), steps)
     spans = [one["name"] for one in trace["spans"].values()]
-    assert in_order([f"{trace['token_usage']['total_tokens']:,} tokens", "$0.00", "Spans", spans[0]], pages[0])
-    assert all(pages[0].count(name) >= spans.count(name) for name in spans)
-    shown = [page.rpartition("Inputs / Outputs")[2] for page in pages]
-    assert in_order(["query", "Where is Crete? — «где»", "Outputs", "Crete is long.", "Malta is small."], shown[1])
-    assert in_order(["place", "Crete", "Outputs", '["Crete", "is an island"]'], shown[2])
-    assert in_order(["System", "User", "Where is Crete? — «где»", "Outputs", "Assistant", "look_up"], shown[3])
+    sums = [f"{trace['token_usage']['total_tokens']:,} tokens", "$0.00", "Spans", *spans]
+    asked = "Where is Crete? — «где»"
+    shown = "Inputs / Outputs"
+    steps = [
+        (None, [sums, [asked, "trajectory"]]),
+        ("retrieval Embeddings", [[shown, "query", asked, "Outputs", "Crete is long.", "Malta is small."]]),
+        ("execute_tool look_up", [[shown, "place", "Crete", "Outputs", '["Crete", "is an island"]']]),
+        ("chat gpt-4o-mini", [[shown, "System", "User", asked, "Outputs", "Assistant", "Next Tool Name", "look_up"]]),
+    ]
+    see(address_of(stores.uris["server"], stores.experiment, trace_id), steps)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 import dspy_trace
 from dspy_trace.instrumentor import DSPyInstrumentor
-from tests.parts.browser import in_order, read
+from tests.parts.browser import see
 from tests.parts.phoenix import Phoenix, phoenix, tree  # noqa: F401  # a fixture
 from tests.parts.project import until
 from tests.parts.scripted_answers import Body, Reply, fill
@@ -129,20 +129,20 @@ def test_what_a_person_sees(phoenix: Phoenix, scripted_lm: ScriptedLM) -> None:
     until(lambda: _spans(phoenix.sessions("page")) == TREE.count("\n") - 1, 60)
     (session,) = phoenix.sessions("page")
     (trace,) = session["traces"]
-    steps = [
-        (None, ["LookupError: the desk is closed", '"team": "blue"']),
-        ("retrieval EmbeddingsWithScores", [*PASSAGES, "document 1"]),
-        ("execute_tool look_up", ["Look up the weather.", '"city": "Oslo"', '"rain"']),
-        ("chat gpt-4o-mini", ["2 tools", "Tool Call: call_1"]),
-    ]
-    pages = [page.rpartition("View Session")[2] for page in read(phoenix.page(trace["traceId"]), steps)]
     names = [line.split(maxsplit=1)[1].removesuffix(" !") for line in TREE.split("\n")[1:-1]]
-    assert in_order([*names, "LookupError: the desk is closed", "When does it open?", '"team": "blue"'], pages[0])
-    assert in_order(["chat gpt-4o-mini", "140", "$0.01"] * 3, pages[0])
-    assert in_order(["Input", "When does it open?", "Output", "document 0", "score", "document 1", "score"], pages[1])
-    assert in_order(["Input", '"city": "Oslo"', "Output", '"rain"', "Description", "Look up the weather."], pages[2])
-    asked = ["gpt-4o-mini", "temperature: 0.5", "system", "user", "When does it open?"]
-    assert in_order([*asked, "assistant", "Tool Call: call_1", "look_up", '"city": "Oslo"'], pages[3])
+    shown, asked = "View Session", "When does it open?"
+    failed = [shown, *names, "LookupError: the desk is closed", asked, '"team": "blue"']
+    found = ["Input", asked, "Output", "document 0", "score", "document 1", "score"]
+    used = ["Input", '"city": "Oslo"', "Output", '"rain"', "Description", "Look up the weather."]
+    said = ["gpt-4o-mini", "temperature: 0.5", "system", "user", asked]
+    called = ["assistant", "Tool Call: call_1", "look_up", '"city": "Oslo"']
+    steps = [
+        (None, [failed, [shown, *["chat gpt-4o-mini", "140", "$0.01"] * 3]]),
+        ("retrieval EmbeddingsWithScores", [[shown, *found], *([one] for one in PASSAGES)]),
+        ("execute_tool look_up", [[shown, *used]]),
+        ("chat gpt-4o-mini", [[shown, *said, *called], [shown, "2 tools"]]),
+    ]
+    see(phoenix.page(trace["traceId"]), steps)
 
 
 def _spans(sessions: list[dict[str, Any]]) -> int:

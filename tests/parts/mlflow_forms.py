@@ -1,7 +1,8 @@
 """A process with MLflow in it that stores the same rows in a database and on a server, and reads both back.
 
 Run as ``python -m tests.parts.mlflow_forms`` with a JSON object on stdin: ``rows``, ``infos`` by trace id, ``database``
-and ``server`` (tracking URIs) and ``experiment`` (a name). Writes to stdout what each holds then, by trace id.
+and ``server`` (tracking URIs) and ``experiment`` (a name). Writes to stdout for each the experiment's id, and what the
+experiment holds then, by trace id.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def main() -> None:
     tell.flush()
 
 
-def stored(name: str, asked: Row) -> dict[str, Row]:
-    """Store the rows, twice as after an answer that got lost, and return what is there."""
+def stored(name: str, asked: Row) -> tuple[str, dict[str, Row]]:
+    """Store the rows, twice as after an answer that got lost, and return in which experiment, and what is there."""
     import mlflow
 
     uri = asked[name]
@@ -37,7 +38,7 @@ def stored(name: str, asked: Row) -> dict[str, Row]:
     for _ in range(2):
         (_into_database if name == "database" else _to_server)(uri, experiment, asked["rows"], asked["infos"])
     found: Any = mlflow.search_traces(locations=[experiment], return_type="list", max_results=500)
-    return {trace.info.trace_id: _trace(trace) for trace in found}
+    return experiment, {trace.info.trace_id: _trace(trace) for trace in found}
 
 
 def _into_database(uri: str, experiment: str, rows: list[Row], infos: dict[str, Row]) -> None:

@@ -151,6 +151,21 @@ def test_feedback_that_is_refused_is_kept(scripted_mlflow: ScriptedMlflow, tmp_p
         assert delivery.counters.delivered == 6
 
 
+@pytest.mark.parametrize("payload", [b"{}", b'{"name": "late", "time": 1}', b'{"name": "late", "value": 1, "time": "x"}'])
+def test_feedback_that_is_none_is_buried(scripted_mlflow: ScriptedMlflow, tmp_path: Path, payload: bytes) -> None:
+    """What lacks a name, a value or a time is kept as a dead letter, and holds up no feedback that comes after it."""
+    put = trace(Target(scripted_mlflow.url))
+    with delivering(environment(tmp_path)) as delivery:
+        delivery.put([put])
+        assert delivery.flush(10)
+        delivery.feedback(put.target, put.trace_id, payload)
+        delivery.feedback(put.target, put.trace_id, thumb())
+        eventually(lambda: not delivery.waits())
+        (letter,) = records.dead_letters(delivery.file())
+        assert (letter.kind, letter.reason) == ("feedback", drain.UNREADABLE)
+    assert [one["assessment_name"] for one in scripted_mlflow.assessments.values()] == ["helpful"]
+
+
 def test_feedback_on_a_trace_that_never_comes_is_given_up(
     scripted_mlflow: ScriptedMlflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from dspy_trace.export.search import Search
 from dspy_trace.export.sinks import Row, Sink
 from dspy_trace.export.spool import Spool
 from dspy_trace.export.target import Target
-from dspy_trace.guard import ask, shielded
+from dspy_trace.guard import ask, attempt, shielded
 from dspy_trace.runs.spooled import mlflow_id
 from dspy_trace.vocab.mlflow_keys import SOURCE_RUN
 
@@ -240,7 +240,9 @@ class Drain:
             self._sink.info(followup.target, told)
             return
         if "assessment_name" not in told:
-            told = assessment(f"tr-{followup.trace_id.removeprefix('tr-')}", told)
+            told, error = attempt(assessment, f"tr-{followup.trace_id.removeprefix('tr-')}", told)
+            if error is not None:
+                raise Refused(UNREADABLE)
         self._sink.feedback(followup.target, told)
 
     def _succeeded(self, spool: Spool) -> None:

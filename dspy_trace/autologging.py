@@ -17,6 +17,7 @@ from dspy_trace.guard import attempt
 from dspy_trace.instrumentor import DSPyInstrumentor, check
 from dspy_trace.observing.observer import SCOPE
 from dspy_trace.offered import OfferedProvider, make, wants_otlp
+from dspy_trace.settings import check_bools
 from dspy_trace.settings import metrics as names
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def autolog(
         ValueError: an argument is none of the words allowed for it.
     """
     _check(tracking_uri=tracking_uri, experiment=experiment)
+    check_bools(log_traces=log_traces, disable=disable, silent=silent)
     asked = {
         **{"tracer_provider": tracer_provider, "meter_provider": meter_provider, "logger_provider": logger_provider},
         **{"capture_content": capture_content, "detail": detail, "conventions": conventions, "redact": redact},
@@ -104,12 +106,12 @@ def autolog(
             logger.warning("dspy-trace: log_models=True logs what is compiled: it needs log_compiles=True, too")
         out = outlet()
         out.uri, out.experiment, out.processor.live = tracking_uri, experiment, True
-        if tracer_provider is None:
-            asked["tracer_provider"] = _offer()
         _begin(out, asked)
 
 
 def _begin(out: Outlet, asked: dict[str, Any]) -> None:
+    if asked["tracer_provider"] is None:
+        asked["tracer_provider"] = _offer()
     spare = _spare_meter() if asked["meter_provider"] is None else None
     instrumentor = DSPyInstrumentor()
     begin = instrumentor.change if instrumentor.is_instrumented_by_opentelemetry else instrumentor.instrument

@@ -41,6 +41,10 @@ def ask(question: str = "Why?", **settings: Any) -> str:
 WRONG: list[tuple[dict[str, Any], type[Exception]]] = [
     ({"tracking_uri": 7}, TypeError),
     ({"experiment": 7}, TypeError),
+    *(
+        ({name: "false"}, TypeError)
+        for name in ("log_traces", "log_traces_from_eval", "log_evals", "disable", "silent")
+    ),
     ({"capture_content": 1.5}, TypeError),
     ({"capture_content": "SOMEWHERE"}, ValueError),
     ({"detail": 3}, TypeError),

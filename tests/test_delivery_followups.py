@@ -151,7 +151,9 @@ def test_feedback_that_is_refused_is_kept(scripted_mlflow: ScriptedMlflow, tmp_p
         assert delivery.counters.delivered == 6
 
 
-@pytest.mark.parametrize("payload", [b"{}", b'{"name": "late", "time": 1}', b'{"name": "late", "value": 1, "time": "x"}'])
+@pytest.mark.parametrize(
+    "payload", [b"{}", b'{"name": "late", "time": 1}', b'{"name": "late", "value": 1, "time": "x"}']
+)
 def test_feedback_that_is_none_is_buried(scripted_mlflow: ScriptedMlflow, tmp_path: Path, payload: bytes) -> None:
     """What lacks a name, a value or a time is kept as a dead letter, and holds up no feedback that comes after it."""
     put = trace(Target(scripted_mlflow.url))

@@ -107,6 +107,21 @@ def test_an_acknowledgement_deletes_and_counts_in_one_step(tmp_path: Path) -> No
     assert records.waiting(one, owner="other") == Waiting()
 
 
+@pytest.mark.parametrize(
+    ("waiting", "said"),
+    [
+        (Waiting(spans=1, batches=1), "1 span waits"),
+        (Waiting(spans=3, batches=2, followups=1, runs=1), "3 spans wait"),
+        (Waiting(followups=1), "1 note on a trace waits"),
+        (Waiting(followups=2), "2 notes on traces wait"),
+        (Waiting(followups=2, runs=9), "what runs have told waits"),
+    ],
+)
+def test_what_waits_is_said_by_its_name(waiting: Waiting, said: str) -> None:
+    """Where no spans wait, nobody is told of 0 spans, but of what does."""
+    assert waiting.said() == said
+
+
 def test_it_is_bounded_by_bytes(tmp_path: Path) -> None:
     """Beyond its bound the oldest batches are dropped, and counted exactly."""
     one = opened(tmp_path, most_bytes=100_000)

@@ -135,7 +135,7 @@ def _accounts(spool: Spool, file: Path) -> Iterator[Finding]:
     yield Finding("spool", "ok", f"{file}, {size:.1f} MiB; {told.get('delivered', 0)} spans delivered so far")
     if waiting:
         late = waiting.oldest_age > OLD
-        said = f"{waiting.spans} spans wait, the oldest for {waiting.oldest_age:.0f} s"
+        said = f"{waiting.said()}, the oldest for {waiting.oldest_age:.0f} s"
         yield Finding("spool", "note" if late else "ok", said, "`dspy-trace flush` delivers them." if late else "")
     for problem in records.problems(spool):
         yield Finding("spool", "wrong", f"{problem.uri}, {problem.times} times: {problem.message}")

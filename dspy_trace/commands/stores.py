@@ -84,8 +84,8 @@ def on_the_way(target: Target) -> str | None:
         waiting = _waiting(spool, target) if spool is not None else None
     if not waiting:
         return None
-    spans = "1 span is" if waiting.spans == 1 else f"{waiting.spans} spans are"
-    return f"{spans} on the way there: `{here('flush')}` delivers what waits and says what is in the way"
+    said = waiting.said("is on the way there", "are on the way there")
+    return f"{said}: `{here('flush')}` delivers what waits and says what is in the way"
 
 
 def _arrive(target: Target) -> None:

@@ -135,8 +135,7 @@ class _Ending:
             if not waiting or (drain is None and problem is None and deadline <= self.begun):
                 continue
             why = f" ({problem.words})" if problem is not None else ""
-            what = "runs" if waiting.runs and not waiting.batches else f"{waiting.spans} spans"
-            say(f"{what} wait in the spool for {uri}{why}; {_WHO}")
+            say(f"{waiting.said()} in the spool for {uri}{why}; {_WHO}")
 
 
 _WHO = "the next program that traces there delivers them, or `dspy-trace flush`"

@@ -89,6 +89,14 @@ class Waiting:
     runs: int = 0
     """Records of runs."""
 
+    def said(self, one: str = "waits", several: str = "wait") -> str:
+        """Return what it is with what it does, for one or for several: spans, else what runs have told, else notes."""
+        if self.runs and not self.batches:
+            return f"what runs have told {one}"
+        if self.followups and not self.batches:
+            return f"1 note on a trace {one}" if self.followups == 1 else f"{self.followups} notes on traces {several}"
+        return f"1 span {one}" if self.spans == 1 else f"{self.spans} spans {several}"
+
     def __bool__(self) -> bool:
         return bool(self.batches or self.followups or self.runs)
 

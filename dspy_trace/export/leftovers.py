@@ -44,8 +44,8 @@ def say_older(spool: Spool) -> None:
         known = records.problems(spool)
         uris = ", ".join(sorted({one.uri for one in known})) or "their targets"
         logger.warning(
-            "dspy-trace: %d spans of earlier programs wait for %s%s. `dspy-trace flush` delivers them.",
-            left.spans,
+            "dspy-trace: %s for %s%s. `dspy-trace flush` delivers them.",
+            left.said("of earlier programs waits", "of earlier programs wait"),
             uris,
             f" ({known[0].message})" if known else "",
         )

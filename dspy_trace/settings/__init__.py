@@ -206,8 +206,11 @@ def resolve(
     """
     if redact is not None and not callable(redact):
         raise TypeError(f"redact must be a callable that takes and returns a value, not {type(redact).__name__}")
-    if propagate is not None and not isinstance(propagate, bool):
-        raise TypeError(f"propagate must be a bool, not {type(propagate).__name__}")
+    if propagate is not None:
+        check_bools(propagate=propagate)
+    check_bools(
+        log_traces_from_eval=log_traces_from_eval, log_evals=log_evals, log_compiles=log_compiles, log_models=log_models
+    )
     content = _content(capture_content, environ)
     return Settings(
         content=content,
@@ -218,15 +221,22 @@ def resolve(
         redact=redact,
         value_limit=_value_limit(environ),
         latest_semconv=LATEST in words(environ.get(STABILITY_OPT_IN, "")),
-        traces_from_eval=bool(log_traces_from_eval),
+        traces_from_eval=log_traces_from_eval,
         traces_from_compile=bool(log_traces_from_compile),
         compile_ratio=ratio(log_traces_from_compile),
-        log_evals=bool(log_evals),
-        log_compiles=bool(log_compiles),
-        log_models=bool(log_models),
+        log_evals=log_evals,
+        log_compiles=log_compiles,
+        log_models=log_models,
         propagate=switch(environ.get(PROPAGATE), True) if propagate is None else propagate,
         emit_event=switch(environ.get(EMIT_EVENT), content in ("EVENT_ONLY", "SPAN_AND_EVENT")),
     )
+
+
+def check_bools(**arguments: bool) -> None:
+    """Raise ``TypeError`` if one is no bool: a text such as ``"false"`` would be true."""
+    for name, value in arguments.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
 
 
 def _content(argument: bool | str | None, environ: Mapping[str, str]) -> Content:

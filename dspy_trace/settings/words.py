@@ -9,13 +9,15 @@ def ratio(argument: Any) -> float:
     """Return the share of a compile's rollouts to trace, where a number says so; all of them for a bool.
 
     Raises:
+        TypeError: it is no number.
         ValueError: it is no share.
     """
-    if not isinstance(argument, float):
-        return 1.0
+    wanted = "log_traces_from_compile must be a bool or a share from 0.0 to 1.0"
+    if not isinstance(argument, int | float):
+        raise TypeError(f"{wanted}, not {type(argument).__name__}")
     if not 0.0 <= argument <= 1.0:
-        raise ValueError(f"log_traces_from_compile must be a bool or a share from 0.0 to 1.0, not {argument!r}")
-    return argument
+        raise ValueError(f"{wanted}, not {argument!r}")
+    return argument if isinstance(argument, float) else 1.0
 
 
 def switch(word: str | None, default: bool) -> bool:

@@ -120,9 +120,10 @@ def stats() -> Stats:
 
 
 def last_trace_id() -> str | None:
-    """Return the OpenTelemetry id of the last finished trace of this context, 32 hex digits.
+    """Return the OpenTelemetry id of the trace that ended last in this task or thread, 32 hex digits.
 
-    MLflow's id of it is ``tr-`` and the same digits.
+    MLflow's id of it is ``tr-`` and the same digits. In a :func:`dspy_trace.session`, and once a program has been
+    called here directly, what ``asyncify``, ``streamify``, ``Parallel`` and tasks have done for this task counts, too.
     """
     trace_id = place.last_trace.get()
     return None if trace_id is None else f"{trace_id:032x}"

@@ -47,7 +47,8 @@ def session(
 ) -> Generator[None]:
     """Say what the calls of a ``with`` block belong to, in every thread, task and stream that they start.
 
-    A session within another adds to it: what it does not say is the outer one's, tags and metadata are merged.
+    A session within another adds to it: what it does not say is the outer one's, tags and metadata are merged. In the
+    block, :func:`dspy_trace.last_trace_id` knows of what ends in those threads, tasks and streams as well.
 
     Args:
         session_id: groups traces, such as the turns of a conversation.
@@ -73,7 +74,7 @@ def session(
         tags={**outer.tags, **scrub({str(name): str(value) for name, value in (tags or {}).items()})},
         metadata={**outer.metadata, **scrub(dict(metadata or {}))},
     )
-    context = set_value(place.SESSION, made, current)
+    context = set_value(place.EARS, place.last_trace.listen(), set_value(place.SESSION, made, current))
     if session_id is not None and (key := _conversation_key()) is not None:
         context = set_value(key, session_id, context)
     token = attach(context)

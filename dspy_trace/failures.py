@@ -18,7 +18,8 @@ def told(error: BaseException, text: Callable[[str], str] | None, *, with_stack:
         with_stack: include the traceback; the span that saw the exception first has it.
     """
     kind = type(error)
-    event: Attributes = {keys.EXCEPTION_TYPE: f"{kind.__module__}.{kind.__qualname__}"}
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."  # as OpenTelemetry's SDK has it
+    event: Attributes = {keys.EXCEPTION_TYPE: f"{module}{kind.__qualname__}"}
     if text is None:
         return event, kind.__qualname__
     message = text(ask(str, error, default=""))

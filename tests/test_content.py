@@ -87,6 +87,14 @@ def test_nothing_is_told_by_default(scripted_lm: ScriptedLM) -> None:
     for span in failed:
         (event,) = [event for event in span.events if event.name == "exception"]
         assert list(event.attributes or {}) == ["exception.type"]
+    kinds = {
+        str((event.attributes or {})["exception.type"])
+        for span in failed
+        for event in span.events
+        if event.name == "exception"
+    }
+    # As the SDK itself has it: in full, but for what is Python's own.
+    assert {"LookupError", "ValueError", "dspy.utils.exceptions.LMInvalidRequestError"} <= kinds
 
 
 def test_everything_is_told_where_it_is_asked_for(scripted_lm: ScriptedLM) -> None:

@@ -62,6 +62,14 @@ def test_nothing_is_wrong_in_an_empty_folder(command: Command) -> None:
         ({"DSPY_TRACE_DETAIL": "ful"}, "DSPY_TRACE_DETAIL=ful means nothing", "Say minimal, standard, full."),
         ({"DSPY_TRACE_EXIT_WAIT": "soon"}, "DSPY_TRACE_EXIT_WAIT=soon means nothing", "Say a number of seconds."),
         ({"DSPY_TRACE_SPOOL_BYTES": "1 GB"}, "DSPY_TRACE_SPOOL_BYTES=1 GB means nothing", "Say a number of bytes."),
+        ({"DSPY_TRACE_CONVENTIONS": "genai,oi"}, "DSPY_TRACE_CONVENTIONS=genai,oi means", "Say genai, openinference."),
+        ({"DSPY_TRACE_PROPAGATE": "no"}, "DSPY_TRACE_PROPAGATE=no means nothing", "Say on or off."),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "-3"}, "OTEL_BSP_MAX_QUEUE_SIZE=-3 means nothing", "Say a number of spans."),
+        (
+            {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "yes"},
+            "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=yes means nothing, and no content is told, in MLflow",
+            "Say NO_CONTENT, SPAN_ONLY, EVENT_ONLY, SPAN_AND_EVENT.",
+        ),
         ({"OTEL_SDK_DISABLED": "true"}, "OTEL_SDK_DISABLED=true", "Unset it."),
         ({"OTEL_TRACES_SAMPLER": "always_off"}, "OTEL_TRACES_SAMPLER=always_off", "Unset it."),
         (

@@ -42,18 +42,35 @@ def _one_of(*words: str) -> Callable[[str], bool]:
     return lambda text: text.lower() in [word.lower() for word in words]
 
 
+def _all_of(*words: str) -> Callable[[str], bool]:
+    return lambda text: set(settings.words(text)) <= set(words)
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
+
+
+_SWITCH = ("on", "off", "true", "false", "1", "0")
+
 CHECKS: dict[str, tuple[Callable[[str], bool], str]] = {
     settings.CAPTURE_CONTENT: (
         _one_of(*get_args(settings.Content), "true", "false"),
         ", ".join(get_args(settings.Content)),
     ),
     settings.DETAIL: (_one_of(*get_args(settings.Detail)), ", ".join(get_args(settings.Detail))),
+    settings.CONVENTIONS: (_all_of(*settings.KNOWN_CONVENTIONS), ", ".join(settings.KNOWN_CONVENTIONS)),
+    settings.PROPAGATE: (_one_of(*_SWITCH), "on or off"),
+    settings.EMIT_EVENT: (_one_of(*_SWITCH), "true or false"),
+    settings.WORKER: (_one_of(*_SWITCH, "yes", "no"), "off"),
     settings.DURABILITY: (_one_of("async", "sync", "none"), "async, sync or none"),
     settings.FOREIGN: (_one_of("all", "none", "ours"), "all"),
     settings.EXIT_WAIT: (_is_number, "a number of seconds"),
     settings.SPOOL_BYTES: (str.isdecimal, "a number of bytes"),
     settings.SPOOL_SECONDS: (str.isdecimal, "a number of seconds"),
     settings.WORKER_IDLE: (_is_number, "a number of seconds"),
+    settings.BSP_QUEUE: (_is_count, "a number of spans"),
+    settings.BSP_BATCH: (_is_count, "a number of spans"),
+    settings.BSP_DELAY: (_is_count, "a number of milliseconds"),
 }
 """For each variable: whether a value is one that has an effect, and what would be."""
 
@@ -62,7 +79,9 @@ def _words(environ: Mapping[str, str]) -> Iterator[Finding]:
     for name, (fits, wanted) in CHECKS.items():
         value = environ.get(name, "").strip()
         if value and not fits(value):
-            yield Finding(AREA, "wrong", f"{name}={value} means nothing, and the default holds", f"Say {wanted}.")
+            # Who has said something of content, and be it misspelled, has not left it to us.
+            holds = "no content is told, in MLflow neither" if name == settings.CAPTURE_CONTENT else "the default holds"
+            yield Finding(AREA, "wrong", f"{name}={value} means nothing, and {holds}", f"Say {wanted}.")
 
 
 def _unknown(environ: Mapping[str, str]) -> Iterator[Finding]:

@@ -179,6 +179,7 @@ def load_model(
 
     Raises:
         CannotLoad: the model is damaged, was changed, is too new or needs what is not installed.
+        TypeError: `lm` or `lm_kwargs` is of the wrong type.
     """
     from dspy_trace_flavor.loading import fetch, load
 

@@ -76,7 +76,9 @@ def load(place: Path, lm: Any = None, lm_kwargs: Mapping[str, Any] | None = None
 
     Raises:
         CannotLoad: it is damaged, changed, too new, or needs what is not installed.
+        TypeError: `lm` or `lm_kwargs` is of the wrong type.
     """
+    _check(lm, lm_kwargs)
     model, conf = describe(place)
     if folder.FLAVOR not in model.flavors:
         return _of_mlflow(place, model, conf, (lm, lm_kwargs, config))
@@ -99,6 +101,15 @@ def load(place: Path, lm: Any = None, lm_kwargs: Mapping[str, Any] | None = None
             ", ".join(givers.missing),
         )
     return Loaded(program, settings, model, conf.get("inference_task"))
+
+
+def _check(lm: Any, lm_kwargs: Any) -> None:
+    if lm is not None and not callable(lm) and not isinstance(lm, str | Mapping):
+        raise TypeError(
+            f"lm must be an LM, the name of a model or a mapping from names to LMs, not {type(lm).__name__}"
+        )
+    if lm_kwargs is not None and not isinstance(lm_kwargs, Mapping):
+        raise TypeError(f"lm_kwargs must be a mapping, not {type(lm_kwargs).__name__}")
 
 
 def _lm(lm: Any, lm_kwargs: Mapping[str, Any] | None) -> Any:

@@ -52,11 +52,14 @@ def _check(target: Path, options: Mapping[str, Any]) -> None:
         raise CannotSave("task", f"it must be one of {TASKS}, not {options['task']!r}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CannotSave("path", f"{target} exists already and is not an empty folder")
+    if isinstance(options["code_paths"], str | Path):
+        raise CannotSave("code_paths", f"it must be a list, such as [{str(options['code_paths'])!r}]")
     for one in options["code_paths"] or ():
         if not Path(one).exists():
             raise CannotSave("code_paths", f"there is no {one}")
-    if options["model_config"] and not isinstance(options["model_config"], Mapping):
-        raise CannotSave("model_config", "it must be a dict of keyword arguments")
+    for name, wanted in (("model_config", "keyword arguments"), ("metadata", "what is to stand in the MLmodel file")):
+        if options[name] and not isinstance(options[name], Mapping):
+            raise CannotSave(name, f"it must be a dict of {wanted}, not {type(options[name]).__name__}")
 
 
 def _build(program: Any, place: Path, mlflow_model: Any, options: Mapping[str, Any]) -> None:

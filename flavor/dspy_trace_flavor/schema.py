@@ -59,6 +59,10 @@ def check(signature: Any, program: Any) -> None:
     Raises:
         CannotSave: it has inputs that the program does not take, or lacks some that it needs.
     """
+    from mlflow.models import ModelSignature
+
+    if not isinstance(signature, ModelSignature):
+        raise CannotSave("signature", f"it must be one of MLflow's, a ModelSignature, not {type(signature).__name__}")
     taken = fields.inputs(program)
     columns = (
         signature.inputs.input_names() if signature.inputs is not None and signature.inputs.has_input_names() else None

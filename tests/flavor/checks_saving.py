@@ -64,6 +64,9 @@ def test_loading_changes_nothing_of_the_process(scripted_lm: ScriptedLM) -> None
     assert program.triage.lm is saved["lm"]
     assert saved["lm"].kwargs["api_key"] == "another"
     other = scripted_lm.lm(model="openai/other")
+    for wrong in ({"lm": 3}, {"lm_kwargs": "temperature=1"}):
+        with pytest.raises(TypeError, match=f"{next(iter(wrong))} must be .*, not (int|str)"):
+            flavor.load_model("bureau", **wrong)
     assert flavor.load_model("bureau", lm=other).triage.lm is other
     assert flavor.load_model("bureau", lm={"openai/gpt-4o-mini": other}).triage.lm is other
     try:
@@ -139,6 +142,13 @@ def test_nothing_is_left_of_a_save_that_fails(scripted_lm: ScriptedLM, tmp_path:
                 {"signature": wrong},
             ),
             (CannotSave, "there is no nowhere.py", {"code_paths": ["nowhere.py"]}),
+            (CannotSave, r"code_paths: it must be a list, such as \['tools.py'\]", {"code_paths": "tools.py"}),
+            (CannotSave, "metadata: it must be a dict .* not str", {"metadata": "note"}),
+            (
+                CannotSave,
+                "signature: it must be one of MLflow's, a ModelSignature, not str",
+                {"signature": "text -> note"},
+            ),
             (CannotSave, "format: it must be one of", {"format": "pickle"}),
             (CannotSave, "task: it must be one of", {"task": "llm/v1/completions"}),
             (ValueError, "row 0 lacks 'sender'", {"input_example": {"letter": "x"}}),

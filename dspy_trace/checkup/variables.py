@@ -10,7 +10,7 @@ from typing import get_args
 from dspy_trace import settings
 from dspy_trace.checkup import Finding
 from dspy_trace.guard import ask
-from dspy_trace.settings import words as reading
+from dspy_trace.settings.words import words as words_in
 
 AREA = "environment"
 
@@ -44,7 +44,7 @@ def _one_of(*words: str) -> Callable[[str], bool]:
 
 
 def _all_of(*words: str) -> Callable[[str], bool]:
-    return lambda text: set(reading.words(text)) <= set(words)
+    return lambda text: set(words_in(text)) <= set(words)
 
 
 def _is_count(text: str) -> bool:

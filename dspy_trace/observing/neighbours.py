@@ -40,7 +40,9 @@ def active() -> dict[str, str]:
                 "set OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=dspy"
             )
     if "mlflow" in sys.modules and any(type(one).__module__.startswith("mlflow.dspy") for one in _callbacks()):
-        found["mlflow.dspy.autolog"] = "call mlflow.dspy.autolog(disable=True)"
+        found["mlflow.dspy.autolog"] = (
+            "call mlflow.dspy.autolog(disable=True), and before MLflow's evaluate(), which switches it on otherwise"
+        )
     return found
 
 

@@ -129,6 +129,8 @@ class Embedding(Fact):
     dimensions: int | None = None
     address: str | None = None
     port: int | None = None
+    response_model: str | None = None
+    input_tokens: int | None = None
 
 
 @dataclass(slots=True, eq=False)

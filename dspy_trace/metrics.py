@@ -129,8 +129,12 @@ class Meters:
                     self._put(instrument, count, told, watch.context)
 
     def _embedding(self, watch: Watch, fact: Any, told: Attributes) -> None:
-        put(told, *_server(fact))
+        put(told, (keys.RESPONSE_MODEL, fact.response_model), *_server(fact))
         self._put(instruments.EMBEDDINGS_DURATION, watch.seconds, told, watch.context)
+        if fact.input_tokens is not None:
+            self._put(instruments.EMBEDDINGS_TOKENS, fact.input_tokens, told, watch.context)
+            told[instruments.TOKEN_TYPE] = "input"
+            self._put(instruments.TOKEN_USAGE, fact.input_tokens, told, watch.context)
 
     def _module(self, watch: Watch, fact: Any, told: Attributes) -> None:
         if fact.agent:

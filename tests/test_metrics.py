@@ -84,6 +84,7 @@ def test_the_newest_names(scripted_lm: ScriptedLM, measured: Measured, monkeypat
     assert told["gen_ai.client.inference.duration"] == [(1, ANSWERED)]
     assert told["gen_ai.client.inference.operation.output_tokens"] == [(1, ANSWERED)]
     assert [count for count, _ in told["gen_ai.client.embeddings.duration"]] == [1]
+    assert [point.sum for point in measured.points("gen_ai.client.embeddings.operation.input_tokens")] == [1]
     assert "gen_ai.client.operation.duration" not in told
     assert "gen_ai.client.token.usage" not in told
 

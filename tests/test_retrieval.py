@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 from dspy_trace.testing import record
 from tests.balanced import balanced
 from tests.parts.loopback import Handler, LoopbackServer
+from tests.parts.measured import Measured
+from tests.parts.scripted_answers import Reply
 from tests.parts.scripted_lm import ScriptedLM
 from tests.parts.scripted_wire import embedding
 
@@ -132,3 +136,32 @@ def test_embeddings(scripted_lm: ScriptedLM) -> None:
     hosted, own = trace.spans
     keys = ("dspy.embeddings.input.count", "gen_ai.embeddings.dimension.count")
     assert [tuple(span.attributes[key] for key in keys) for span in (hosted, own)] == [(3, 16), (1, 16)]
+
+
+def test_tokens_of_embeddings(scripted_lm: ScriptedLM) -> None:
+    """Of all batches together, and the model that answered; none where nobody was asked, or nobody says."""
+    hosted, measured = scripted_lm.embedder(batch_size=2), Measured()
+    with record(meter_provider=measured.provider, conventions={"genai", "openinference"}) as trace:
+        hosted(["a b", "c", "d e f"])
+        asyncio.run(hosted.acall(["a b", "c", "d e f"]))
+        local()(["a b"])
+        scripted_lm.embed = lambda body: Reply(usage=None)
+        hosted("alone")
+    keys = ("gen_ai.usage.input_tokens", "llm.token_count.prompt", "gen_ai.response.model")
+    told = [tuple(span.attributes.get(key) for key in keys) for span in trace.spans]
+    model = "text-embedding-3-small"
+    assert told == [(6, 6, model), (6, 6, model), (None, None, None), (None, None, model)]
+    assert scripted_lm.reported_embeddings.input_tokens == 12
+    (tokens,) = measured.points("gen_ai.client.token.usage")
+    assert (tokens.count, tokens.sum, tokens.attributes["gen_ai.token.type"]) == (2, 12, "input")
+
+
+def test_a_function_that_its_package_hands_on_is_pickled() -> None:
+    """What asks for embeddings stands in one module of LiteLLM's and is found in another: it is pickled as it was."""
+    import litellm
+
+    plain = litellm.embedding
+    with record():
+        assert litellm.embedding is not plain
+        assert pickle.loads(pickle.dumps(litellm.embedding)) is plain
+    assert litellm.embedding is plain

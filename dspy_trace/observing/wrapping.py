@@ -85,7 +85,7 @@ class Observed(FunctionWrapper):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         name: str = getattr(self.__wrapped__, "__qualname__", ".")
-        if "." not in name:
+        if "." not in name and getattr(sys.modules.get(self.__module__), name, None) is self:
             return name
         # ``cast`` gives what it is given, and is there where we are not.
         return cast, (object, self.__wrapped__)

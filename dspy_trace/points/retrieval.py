@@ -7,9 +7,9 @@ from typing import Any
 
 from dspy_trace.facts import Document, Embedding, Fact, ModuleCall, Retrieval
 from dspy_trace.guard import ask
-from dspy_trace.points import Args, Kwargs
+from dspy_trace.points import Args, Kwargs, Notes
 from dspy_trace.points.addresses import host_and_port, provider_and_model
-from dspy_trace.points.lm import get
+from dspy_trace.points.lm import get, tokens
 from dspy_trace.secrets.places import seen
 from dspy_trace.values.scalars import number, text, whole
 
@@ -105,6 +105,17 @@ class EmbedderReader:
         shape = ask(getattr, result, "shape", default=())
         if isinstance(shape, tuple) and shape:
             fact.dimensions = int(shape[-1])
+
+
+class EmbeddingNotes(Notes):
+    """LiteLLM's answer to one request of an ``Embedder``, of which there is one for each batch."""
+
+    def returned(self, fact: Embedding, instance: Any, result: Any) -> Fact | None:
+        fact.response_model = text(get(result, "model")) or fact.response_model
+        used = tokens(get(get(result, "usage"), "prompt_tokens"))
+        if used:
+            fact.input_tokens = (fact.input_tokens or 0) + used
+        return None
 
 
 def _function(model: Callable[..., Any]) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from dspy_trace.points.lm import (
 from dspy_trace.points.lm_before_34 import CacheNotes, LMReaderBefore34, ResponseNotes, TypedResponseNotes
 from dspy_trace.points.modules import ModuleReader
 from dspy_trace.points.optimizers import DiscoveryNotes, OwnRunNotes, ProposedNotes
-from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, KNNReader, RetrieverReader
+from dspy_trace.points.retrieval import ColBERTReader, EmbedderReader, EmbeddingNotes, KNNReader, RetrieverReader
 from dspy_trace.points.tools import InterpreterReader, InvokedToolReader, ToolReader
 from dspy_trace.points.transports import headed_httpx, headed_lm15
 
@@ -43,6 +43,7 @@ _STREAM = StreamNotes()
 _CHUNK = ChunkNotes()
 _TRANSPORT = TransportNotes()
 _PROPOSED = ProposedNotes()
+_EMBEDDING = EmbeddingNotes()
 
 _EXECUTION = "dspy.clients.execution"
 _ADAPTERS = "dspy.adapters.base"
@@ -101,6 +102,8 @@ NOTES: Final[tuple[Note, ...]] = (
     Note(_MUTATION, "ReflectiveMutationProposer.propose", within=Compilation, notes=_PROPOSED),
     Note("gepa.proposer.merge", "MergeProposer.propose", within=Compilation, notes=_PROPOSED),
     Note("gepa.logging.experiment_tracker", "ExperimentTracker.start_run", within=Compilation, notes=OwnRunNotes()),
+    Note("litellm", "embedding", within=Embedding, notes=_EMBEDDING),
+    Note("litellm", "aembedding", within=Embedding, notes=_EMBEDDING),
     Note("dspy.clients.typesafe", "TypeSafe._finish", within=DecisionCall, notes=FinishNotes()),
 )
 """Methods that tell something about a call that is going on."""

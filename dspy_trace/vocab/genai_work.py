@@ -63,7 +63,12 @@ class EmbeddingSpelling(Spelling):
 
     def at_end(self, fact: facts.Embedding, capture: Capture | None) -> Attributes:
         attributes: Attributes = {}
-        put(attributes, (keys.EMBEDDINGS_DIMENSIONS, fact.dimensions))
+        put(
+            attributes,
+            (keys.EMBEDDINGS_DIMENSIONS, fact.dimensions),
+            (keys.RESPONSE_MODEL, fact.response_model),
+            (keys.USAGE_INPUT_TOKENS, fact.input_tokens),
+        )
         return attributes
 
 

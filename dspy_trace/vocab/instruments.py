@@ -104,8 +104,17 @@ TOKEN_USAGE: Final = Instrument(
     None,
     "histogram",
     "{token}",
-    "Tokens of an LM call; cache hits have none",
+    "Tokens of an LM or embedding call; cache hits have none",
     (*_CLIENT, TOKEN_TYPE),
+    _TOKENS,
+)
+EMBEDDINGS_TOKENS: Final = Instrument(
+    None,
+    "gen_ai.client.embeddings.operation.input_tokens",
+    "histogram",
+    "{token}",
+    "Input tokens of an embedding call, all its batches together; none where DSPy's cache answered",
+    _CLIENT,
     _TOKENS,
 )
 INPUT_TOKENS: Final = Instrument(

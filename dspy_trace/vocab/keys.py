@@ -66,7 +66,7 @@ RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
 """Seconds from a stream's request to the first of it; streaming only. Example: ``0.31``."""
 
 USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
-"""Tokens of the prompt, cached ones included; absent on a cache hit of DSPy's. Example: ``212``."""
+"""Tokens of the prompt or of texts embedded, cached ones too; absent on a cache hit of DSPy's. Example: ``212``."""
 
 USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 """Tokens of all completions; absent on a cache hit of DSPy's. Example: ``35``."""

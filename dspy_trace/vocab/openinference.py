@@ -227,6 +227,11 @@ class EmbeddingSpelling(Spelling):
             attributes[oi.EMBEDDINGS] = Numbered(told)
         return attributes
 
+    def at_end(self, fact: facts.Embedding, capture: Capture | None) -> Attributes:
+        attributes: Attributes = {}
+        put(attributes, (oi.TOKENS_PROMPT, fact.input_tokens), (oi.TOKENS_TOTAL, fact.input_tokens))
+        return attributes
+
 
 class RetrievalSpelling(Spelling):
     def at_call(self, fact: facts.Retrieval, capture: Capture | None) -> Attributes:

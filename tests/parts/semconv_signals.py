@@ -57,6 +57,7 @@ NEWEST: Mapping[str, Metric] = {
     **_BOTH,
     "gen_ai.client.inference.duration": _DURATION,
     "gen_ai.client.embeddings.duration": _DURATION,
+    "gen_ai.client.embeddings.operation.input_tokens": _TOKENS,
     "gen_ai.client.inference.time_to_first_chunk": _CHUNK,
     "gen_ai.client.inference.time_per_output_chunk": _CHUNK,
     "gen_ai.client.inference.operation.input_tokens": _TOKENS,

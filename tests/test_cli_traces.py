@@ -94,6 +94,14 @@ def test_content_is_shown_where_it_is_asked_for(command: Command, server: Script
     assert told[-2:] == ["invoke_workflow HelpDesk  1.50 s", "  > question  Why?"]
 
 
+def test_ids_are_whole_in_a_narrow_terminal(command: Command, server: ScriptedMlflow) -> None:
+    """Above the tree, an id and an address go on in the next line."""
+    above = command("show", "--tracking-uri", server.url, COLUMNS="20").stdout.partition("\n\n")[0]
+    assert max(map(len, above.splitlines())) <= 20
+    assert TRACE in above.replace("\n", "")
+    assert server.url in above.replace("\n", "")
+
+
 @pytest.mark.parametrize("words", [["ls"], ["ls", "--json"], ["show"], ["show", "--content"], ["show", "--json"]])
 def test_nobody_reads_any_more(server: ScriptedMlflow, tmp_path: Path, words: list[str]) -> None:
     """As with `| head -1` there is no traceback, and the code is not 0."""

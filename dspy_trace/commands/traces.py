@@ -104,7 +104,8 @@ def _draw(console: Console, trace: Trace, uri: str, content: bool, bars: bool) -
     from dspy_trace.terminal.tree import draw
 
     for line in heading(trace.summary, uri):
-        console.print(line, overflow="ellipsis", no_wrap=line.no_wrap)
+        # An id that is cut could not be copied.
+        console.print(line, overflow="ellipsis" if line.no_wrap else "fold", no_wrap=line.no_wrap)
     console.print()
     console.print(draw(trace.spans, content, bars))
 

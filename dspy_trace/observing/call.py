@@ -22,6 +22,7 @@ from dspy_trace.observing.observer import Observer
 from dspy_trace.observing.streams import STREAMS, drive
 from dspy_trace.points import Reader
 from dspy_trace.tally import Tally
+from dspy_trace.values.untold import notice
 from dspy_trace.vocab import Attributes, keys
 from dspy_trace.vocab.spelling import Spelling
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from dspy_trace.observing.wrappers import Door
 
 T = TypeVar("T")
+
+_GIVEN: Final = {facts.ModuleCall: "inputs", facts.ToolCall: "arguments", facts.CodeExecution: "variables"}
+"""What the program passes to a call by names of its own."""
 
 _EVENTS: Final = frozenset({facts.LMCall, facts.ExampleRun})
 """What may be an event as well."""
@@ -150,6 +154,9 @@ class Call:
                 self.tells_nothing = self.observer.needs_nothing()
             if type(fact) in _EVENTS:
                 self._event = shielded("describing an event", self.observer.event, fact)
+        given = _GIVEN.get(type(self.fact))
+        if given and not self.tells_nothing and not (self._attributes is not None and self.observer.captures):
+            shielded("taking note of secrets", notice, getattr(self.fact, given))
         self._token: Token[Any] = attach(self._context)
 
     def _is_root_beneath(self, above: Call, context: Context) -> bool:

@@ -11,7 +11,7 @@ from time import time
 
 import pytest
 
-from dspy_trace.export import aside, records
+from dspy_trace.export import aside, records, salvage
 from dspy_trace.export.aside import was_put_aside
 from dspy_trace.export.places import open_spool, spool_file
 from dspy_trace.export.spool import Spool
@@ -118,6 +118,19 @@ def test_all_that_can_be_read(
     assert f"{3 * len(expected['batches'])} spans and {len(expected['runs'])} records of runs that waited" in said
     more = f"at least {lost['batches'] * counted} spans and {lost['runs']} records of runs could not; what"
     assert (more in said) == (counted > 0)
+
+
+def test_others_need_not_wait_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there is no time to look between bad pages, what is before the first and behind the last is still kept."""
+    monkeypatch.setattr(salvage, "_SECONDS", 0.0)
+    made, file = spool_with(tmp_path, "x"), spool_file(tmp_path / "spool")
+    some_leaves(file)
+    all_readable = {table: readable(file, table) for table in ("batches", "runs")}
+    with pytest.raises(sqlite3.DatabaseError):
+        made.read("SELECT payload FROM batches")
+    again = open_spool(environ=environment(tmp_path), broken=made)
+    for table, found in all_readable.items():
+        assert {1, PUT} < {number for (number,) in again.read(f"SELECT id FROM {table}")} < found
 
 
 def put_aside(file: Path) -> list[Path]:

@@ -154,10 +154,11 @@ def _ids(table: str, source: sqlite3.Connection) -> Sequence[int]:
 def _around(source: sqlite3.Connection, query: str, ids: Sequence[int], until: float) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of these ids that can be read, on either side of each page that cannot be.
 
-    What is left between the first that fails and the last is halved, and so on, `until` a moment.
+    What is left between the first that fails and the last is halved, and so on, `until` a moment. What is on either
+    side of all of them is always read.
     """
     left = deque([ids])
-    while left and monotonic() < until:
+    while left:
         part = left.popleft()
         for order in ("ASC", "DESC"):
             last = 0 if order == "ASC" else 2**63
@@ -173,6 +174,8 @@ def _around(source: sqlite3.Connection, query: str, ids: Sequence[int], until: f
                 break
         if len(part) > 1:
             left += (part[: len(part) // 2], part[len(part) // 2 :])
+        if monotonic() > until:
+            return
 
 
 def _lost(table: str, source: sqlite3.Connection, db: sqlite3.Connection) -> dict[int, str]:

@@ -25,6 +25,7 @@ from dspy_trace.secrets import places as secret_places
 from dspy_trace.settings import Settings
 from dspy_trace.testing import record
 from dspy_trace.values.jsonable import dumps
+from tests.hostile import hostile
 from tests.outlets import Kept, dummy, kept, provider_of_app  # noqa: F401  # a fixture
 from tests.parts.measured import Logged
 from tests.planted import nothing_known  # noqa: F401  # a fixture
@@ -175,26 +176,18 @@ USES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-class Hostile(dict[str, Any]):
-    """Raises whatever it is asked."""
-
-    def items(self) -> Any:
-        raise RuntimeError("hostile")
-
-    __iter__ = keys = values = items
-
-
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("mode", ["NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "not sampled"])
 def test_what_a_call_is_given_is_known(mode: str, use: str) -> None:
     """By its name, at any depth, whether it is told or not: where an error tells of it, it is hidden."""
-    given = [{"text": f"1{KEY}", "session": [{"token": KEY}, Hostile(), object()]}, Login("me", f"2{KEY}")]
-    sampled = {"sampler": ALWAYS_OFF, "logger_provider": Logged().provider} if mode == "not sampled" else {}
-    capture = "EVENT_ONLY" if sampled else mode
-    with record(capture_content=capture, **sampled) as trace, contextlib.suppress(Exception):
+    refuses = hostile("items", "keys", "values", "__iter__", base=dict)()
+    given = [{"text": f"1{KEY}", "session": [{"token": KEY}, refuses, object()]}, Login("me", f"2{KEY}")]
+    unsampled = {"sampler": ALWAYS_OFF, "logger_provider": Logged().provider} if mode == "not sampled" else {}
+    content = "EVENT_ONLY" if unsampled else mode
+    with record(capture_content=content, **unsampled) as trace, contextlib.suppress(Exception):
         USES[use](given)
     assert {value for value, where in secrets.known().items() if where.endswith("of a call")} == {KEY, f"2{KEY}"}
-    assert len(trace.spans) == (not sampled)
+    assert len(trace.spans) == (not unsampled)
 
 
 @pytest.mark.parametrize("use", ["tool", "program"])

@@ -2,7 +2,7 @@
 
 This is all that a wrapper needs::
 
-    context = get_current()
+    context = place.current()
     if is_idle(context):
         return wrapped(*args, **kwargs)
     with observe(context, reader, instance, args, kwargs) as call:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def is_idle(context: Context, sends: bool = False) -> bool:
     """Return whether nothing is observed in `context`, whatever is called: no SDK is set up, or nobody is told.
 
-    All that a call costs then. One that `sends` requests has a span for what they take along, if they do.
+    All that a call costs then, but for one that `sends` requests where these take the trace's context along.
     """
     above: Call | None = context.get(place.CALL)  # type: ignore[assignment]  # only we write this key
     if above is not None:
@@ -62,9 +62,13 @@ def _begin(
     tracer = observer.tracer() if above is None else above.tracer
     if tracer is None or (not place.SUPPRESSIONS.isdisjoint(context) and place.is_suppressed(context)):
         return None
-    if door is not None and above is not None and above.instance is instance and door.is_behind(above.door):
-        return None
-    module = above.module if above is not None else None
+    module: Call | None = None
+    if above is not None:
+        if above.tells_nothing:
+            return _request(above, reader, instance, context) if door is not None and door.sends else None
+        if door is not None and above.instance is instance and door.is_behind(above.door):
+            return None
+        module = above.module
     fact = reader.begin(instance, args, kwargs, module.fact if module is not None else None)
     if fact is None or (observer.picky and not observer.wants(fact)):
         return None
@@ -78,4 +82,15 @@ def _begin(
     if type(fact) in units.KINDS:
         units.began(call)
     call.start(context)
+    return call
+
+
+_ASKED = facts.LMCall("", "", "")
+"""Of a call that nobody is told of, this is all that is known: it may send requests."""
+
+
+def _request(above: Call, reader: Reader, instance: Any, context: Context) -> Call:
+    """Return a call beneath one that tells nothing: what it sends takes the context of that one along."""
+    call = Call(above.observer, above.tracer, reader, instance, _ASKED, above, None)
+    call.start_silent(context)
     return call

@@ -25,7 +25,7 @@ from dspy_trace.secrets import LONGEST, conceals, hide, hide_rest, scrub_end
 from dspy_trace.settings import LIMIT
 from dspy_trace.values.fields import declared
 from dspy_trace.values.media import BASE64, data_url_digest, digest, without_data, without_media
-from dspy_trace.values.quick import quick
+from dspy_trace.values.quick import Plain, quick
 
 MAX_DEPTH = 24
 MAX_NODES = 20_000
@@ -37,10 +37,13 @@ def dumps(value: Any, limit: int = LIMIT, redact: Callable[[Any], Any] | None = 
 
     A `redact` that raises costs the value: better nothing than what was meant to be hidden.
     """
+    told = value
+    if type(value) is Plain:
+        value = value.value
     if redact is not None:
         value = ask(redact, _Walk(limit).plain(value, MAX_DEPTH), default="[redact failed]")
     else:
-        text = quick(value, limit)
+        text = quick(told, limit)
         if text is not None:
             return text
     budget, tries = limit, 0

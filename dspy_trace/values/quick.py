@@ -13,23 +13,29 @@ _TEXT = {str}
 _MOST_SHAPES, _MOST_NAMES = 256, 16
 
 
-class Plain(list[Any]):
-    """A list of ours, made of dicts, lists and texts alone, with no name in it that may be a secret's or that of bytes.
+class Plain:
+    """What is known to be made of dicts, lists and texts alone, with no name in it of a secret's or of bytes.
 
-    Attributes:
+    Args:
+        value: that.
         size: characters of the texts in it that are the host's.
     """
 
-    __slots__ = ("size",)
+    __slots__ = ("size", "value")
 
-    def __init__(self) -> None:
-        self.size = 0
+    def __init__(self, value: Any, size: int) -> None:
+        self.value = value
+        self.size = size
 
 
 def quick(value: Any, limit: int) -> str | None:
     """Return the JSON of a small and simple value in at most `limit` characters, or ``None`` for any other."""
     try:
-        if value.size > limit if type(value) is Plain else not _is_small(value, limit):
+        if type(value) is Plain:
+            small, value = value.size <= limit, value.value
+        else:
+            small = _is_small(value, limit)
+        if not small:
             return None
         text = orjson.dumps(value).decode()
     except (orjson.JSONEncodeError, RuntimeError):

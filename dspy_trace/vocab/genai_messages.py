@@ -21,13 +21,12 @@ _MEDIA = {
 }
 
 
-def input_messages(messages: Any) -> list[dict[str, Any]]:
+def input_messages(messages: Any) -> list[dict[str, Any]] | Plain:
     """Return a prompt: messages as dicts, or a plain text, which is what the user said."""
     if isinstance(messages, str) or not isinstance(messages, Sequence):
         return [{"role": "user", "parts": _parts(messages)}]
-    if type(messages) is list and len(messages) <= MOST_MESSAGES and (told := _texts(messages)) is not None:
-        return told
-    return [_message(message) for message in islice(messages, MOST_MESSAGES)]
+    told = _texts(messages) if type(messages) is list and len(messages) <= MOST_MESSAGES else None
+    return told or [_message(message) for message in islice(messages, MOST_MESSAGES)]
 
 
 def output_messages(outputs: Any, finish_reasons: Sequence[str]) -> list[dict[str, Any]]:
@@ -55,16 +54,16 @@ def tool_definitions(tools: Any) -> list[Any]:
 
 def _texts(messages: list[Any]) -> Plain | None:
     """Return messages of a role and a text each, which most are; ``None`` if one is anything else."""
-    told = Plain()
+    told, size = [], 0
     for message in messages:
         if type(message) is not dict or len(message) != 2:
             return None
         role, content = message.get("role"), message.get("content")
         if type(role) is not str or type(content) is not str:
             return None
-        told.size += len(role) + len(content)
+        size += len(role) + len(content)
         told.append({"role": role, "parts": [{"type": "text", "content": content}]})
-    return told
+    return Plain(told, size)
 
 
 def _message(message: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from opentelemetry.context import Context, attach, get_current, set_value
+from opentelemetry.context import Context, set_value
 
 from dspy_trace.facts import Session
 from dspy_trace.observing import context as place
@@ -24,6 +24,8 @@ def of(context: Context) -> Session | None:
     Whichever of the two was said last, further inside, is the conversation.
     """
     session = context.get(place.SESSION)
+    if session is None and _CONVERSATIONS not in sys.modules:
+        return None
     session = session if isinstance(session, Session) else None
     key = _conversation_key()
     conversation = context.get(key) if key is not None else None
@@ -64,7 +66,7 @@ def session(
     for name, entries in (("tags", tags), ("metadata", metadata)):
         if entries is not None and not isinstance(entries, Mapping):
             raise TypeError(f"{name} must be a mapping, not {type(entries).__name__}")
-    current = get_current()
+    current = place.current()
     outer = current.get(place.SESSION)
     outer = outer if isinstance(outer, Session) else Session()
     made = Session(
@@ -76,7 +78,7 @@ def session(
     context = set_value(place.SESSION, made, current)
     if session_id is not None and (key := _conversation_key()) is not None:
         context = set_value(key, session_id, context)
-    token = attach(context)
+    token = place.attach(context)
     try:
         yield
     finally:

@@ -6,7 +6,7 @@ context across a thread or task (asyncio, OpenTelemetry's threading instrumentat
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from threading import get_ident
@@ -38,6 +38,23 @@ SUPPRESSIONS: Final = frozenset(_suppression_keys())
 """Keys that are true where instrumentation is suppressed."""
 
 
+def _variable() -> ContextVar[Context] | None:
+    """Return what OpenTelemetry keeps the current context in, if it is a context variable."""
+    found = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
+    return found if isinstance(found, ContextVar) else None
+
+
+# OpenTelemetry's functions for these three take three calls to come to the variable, and each observed call makes ten.
+# The name is private: where it is gone, or the context is kept elsewhere, so is the short cut.
+_kept = _variable()
+current: Final[Callable[[], Context]] = _kept.get if _kept is not None else otel_context.get_current
+"""Return the current context."""
+
+attach: Final[Callable[[Context], Token[Any]]] = _kept.set if _kept is not None else otel_context.attach
+"""Make a context current."""
+
+_reset: Final[Callable[[Token[Any]], None]] = _kept.reset if _kept is not None else otel_context.detach
+
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -60,7 +77,7 @@ def rootless(context: Context) -> Context:
 
 def is_innermost(instance: Any) -> bool:
     """Return whether the innermost observed call is one of `instance`."""
-    call: Any = otel_context.get_current().get(CALL)
+    call: Any = current().get(CALL)
     return call is not None and call.instance is instance
 
 
@@ -70,18 +87,13 @@ def leave(token: Token[Context], context: Context | None) -> None:
     It is another where the host attached one of its own and kept it, and where a stream is closed by another task than
     opened it; neither is ours to reset.
     """
-    if otel_context.get_current() is not context:
+    if current() is not context:
         return
     try:  # noqa: SIM105  # a context manager would double the cost of leaving
-        token.var.reset(token)
+        _reset(token)
     except ValueError:
         # In another task, which has a copy of the same context, the token is not valid.
         pass
-
-
-def attach(context: Context) -> Token[Any]:
-    """Make `context` current."""
-    return otel_context.attach(context)
 
 
 last_trace: Final[ContextVar[int | None]] = ContextVar("dspy_trace_last_trace", default=None)
@@ -96,7 +108,7 @@ waiting: dict[int, tuple[int, Any, Context]] = {}
 def waiting_for(worker: int, item: Any) -> Generator[None]:
     """Let `worker` find the current context while the block waits for what becomes of `item`."""
     thread = get_ident()
-    waiting[thread] = (worker, item, otel_context.get_current())
+    waiting[thread] = (worker, item, current())
     try:
         yield
     finally:

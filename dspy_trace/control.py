@@ -13,7 +13,7 @@ import orjson
 from dspy_trace.autologging import autolog, end_metrics
 from dspy_trace.export.outlet import existing, outlet
 from dspy_trace.guard import shielded
-from dspy_trace.observing import context as place
+from dspy_trace.observing.last import last_trace
 from dspy_trace.settings import LIMIT
 from dspy_trace.values.jsonable import dumps
 from dspy_trace.values.scalars import text
@@ -125,7 +125,7 @@ def last_trace_id() -> str | None:
     MLflow's id of it is ``tr-`` and the same digits. In a :func:`dspy_trace.session`, and once a program has been
     called here directly, what ``asyncify``, ``streamify``, ``Parallel`` and tasks have done for this task counts, too.
     """
-    trace_id = place.last_trace.get()
+    trace_id = last_trace.get()
     return None if trace_id is None else f"{trace_id:032x}"
 
 

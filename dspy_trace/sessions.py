@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from opentelemetry.context import Context, attach, get_current, set_value
+from opentelemetry.context import Context, set_value
 
 from dspy_trace.facts import Session
 from dspy_trace.observing import context as place
+from dspy_trace.observing.last import EARS, last_trace
 from dspy_trace.secrets import scrub
 
 _CONVERSATIONS = "opentelemetry.util.genai._conversation_context"
@@ -24,6 +25,8 @@ def of(context: Context) -> Session | None:
     Whichever of the two was said last, further inside, is the conversation.
     """
     session = context.get(place.SESSION)
+    if session is None and _CONVERSATIONS not in sys.modules:
+        return None
     session = session if isinstance(session, Session) else None
     key = _conversation_key()
     conversation = context.get(key) if key is not None else None
@@ -65,7 +68,7 @@ def session(
     for name, entries in (("tags", tags), ("metadata", metadata)):
         if entries is not None and not isinstance(entries, Mapping):
             raise TypeError(f"{name} must be a mapping, not {type(entries).__name__}")
-    current = get_current()
+    current = place.current()
     outer = current.get(place.SESSION)
     outer = outer if isinstance(outer, Session) else Session()
     made = Session(
@@ -74,10 +77,10 @@ def session(
         tags={**outer.tags, **scrub({str(name): str(value) for name, value in (tags or {}).items()})},
         metadata={**outer.metadata, **scrub(dict(metadata or {}))},
     )
-    context = set_value(place.EARS, place.last_trace.listen(), set_value(place.SESSION, made, current))
+    context = set_value(EARS, last_trace.listen(), set_value(place.SESSION, made, current))
     if session_id is not None and (key := _conversation_key()) is not None:
         context = set_value(key, session_id, context)
-    token = attach(context)
+    token = place.attach(context)
     try:
         yield
     finally:

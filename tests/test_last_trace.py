@@ -13,7 +13,7 @@ import pytest
 from dspy.utils import DummyLM
 
 import dspy_trace
-from dspy_trace.observing.context import MOST_EARS, last_trace
+from dspy_trace.observing.last import MOST_EARS, last_trace
 from dspy_trace.testing import Recording, record
 
 

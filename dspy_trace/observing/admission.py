@@ -2,7 +2,7 @@
 
 This is all that a wrapper needs::
 
-    context = get_current()
+    context = place.current()
     if is_idle(context):
         return wrapped(*args, **kwargs)
     with observe(context, reader, instance, args, kwargs) as call:
@@ -11,7 +11,7 @@ This is all that a wrapper needs::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context
 
@@ -24,6 +24,7 @@ from dspy_trace.observing.neighbours import claimed
 from dspy_trace.observing.observer import active
 from dspy_trace.observing.unobserved import UNOBSERVED, Unobserved
 from dspy_trace.points import Args, Kwargs, Reader
+from dspy_trace.values.untold import notice
 
 if TYPE_CHECKING:
     from dspy_trace.observing.wrappers import Door
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def is_idle(context: Context, sends: bool = False) -> bool:
     """Return whether nothing is observed in `context`, whatever is called: no SDK is set up, or nobody is told.
 
-    All that a call costs then. One that `sends` requests has a span for what they take along, if they do.
+    All that a call costs then, but for one that `sends` requests where these take the trace's context along.
     """
     above: Call | None = context.get(place.CALL)  # type: ignore[assignment]  # only we write this key
     if above is not None:
@@ -62,9 +63,13 @@ def _begin(
     tracer = observer.tracer() if above is None else above.tracer
     if tracer is None or (not place.SUPPRESSIONS.isdisjoint(context) and place.is_suppressed(context)):
         return None
-    if door is not None and above is not None and above.instance is instance and door.is_behind(above.door):
-        return None
-    module = above.module if above is not None else None
+    module: Call | None = None
+    if above is not None:
+        if above.tells_nothing:
+            return _request(above, reader, instance, context) if door is not None and door.sends else None
+        if door is not None and above.instance is instance and door.is_behind(above.door):
+            return None
+        module = above.module
     fact = reader.begin(instance, args, kwargs, module.fact if module is not None else None)
     if fact is None or (observer.picky and not observer.wants(fact)):
         return None
@@ -78,4 +83,25 @@ def _begin(
     if type(fact) in units.KINDS:
         units.began(call)
     call.start(context)
+    given = _GIVEN.get(type(fact))
+    if given is not None and not call.tells_nothing and not (observer.captures and call.span.is_recording()):
+        shielded("taking note of secrets", notice, getattr(fact, given))
+    return call
+
+
+_GIVEN: Final[dict[type[facts.Fact], str]] = {
+    facts.ModuleCall: "inputs",
+    facts.ToolCall: "arguments",
+    facts.CodeExecution: "variables",
+}
+"""What the program passes to a call by names of its own: where it is captured, its secrets are known by that."""
+
+_ASKED = facts.LMCall("", "", "")
+"""Of a call that nobody is told of, this is all that is known: it may send requests."""
+
+
+def _request(above: Call, reader: Reader, instance: Any, context: Context) -> Call:
+    """Return a call beneath one that tells nothing: what it sends takes the context of that one along."""
+    call = Call(above.observer, above.tracer, reader, instance, _ASKED, above, None)
+    call.start_silent(context)
     return call

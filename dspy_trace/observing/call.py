@@ -11,13 +11,14 @@ from contextvars import Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from opentelemetry.context import Context, attach, get_current
+from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Link, Span, Status, StatusCode, Tracer
 
 from dspy_trace import facts, failures, sessions
 from dspy_trace.guard import shielded
 from dspy_trace.observing import context as place
 from dspy_trace.observing import neighbours, units
+from dspy_trace.observing.last import last_trace
 from dspy_trace.observing.observer import Observer
 from dspy_trace.observing.streams import STREAMS, drive
 from dspy_trace.points import Reader
@@ -146,11 +147,18 @@ class Call:
             if span.is_recording():
                 self._attributes = {}
                 shielded("describing a call", self._describe, spellings, self._attributes)
-            elif (above is None or above.tells_nothing) and type(fact) not in units.KINDS:
+            elif above is None and type(fact) not in units.KINDS:
                 self.tells_nothing = self.observer.needs_nothing()
             if type(fact) in _EVENTS:
                 self._event = shielded("describing an event", self.observer.event, fact)
-        self._token: Token[Any] = attach(self._context)
+        self._token: Token[Any] = place.attach(self._context)
+
+    def start_silent(self, context: Context) -> None:
+        """Become current without a span of its own, beneath a call that tells nothing."""
+        self.tells_nothing, self._watch = True, None
+        self.span = self.above.span if self.above is not None else INVALID_SPAN
+        self._context = place.within(context, None, self)
+        self._token = place.attach(self._context)
 
     def _is_root_beneath(self, above: Call, context: Context) -> bool:
         return type(self.fact) in (facts.ModuleCall, facts.ExampleRun) and context.get(place.SPAN) is above.span
@@ -192,12 +200,12 @@ class Call:
     def enter(self) -> Token[Any]:
         """Make the span current again, for one step of a stream."""
         self._stepping = True
-        return attach(self._context or get_current())
+        return place.attach(self._context or place.current())
 
     def leave(self, token: Token[Any]) -> None:
         """End a step of a stream."""
         self._stepping = False
-        place.leave(token, self._context or get_current())
+        place.leave(token, self._context or place.current())
         if not self._open:
             self._forget()
 
@@ -232,7 +240,7 @@ class Call:
             if error is not None or self._failed_beneath is not None or self._deferred:
                 self._forget()
             if self.above is None and self._attributes is not None:
-                place.last_trace.set(self.span.get_span_context().trace_id)
+                last_trace.set(self.span.get_span_context().trace_id)
 
     def happened(self, event: facts.Fact) -> None:
         """Record something that happened during this call."""

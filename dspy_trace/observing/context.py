@@ -6,8 +6,7 @@ context across a thread or task (asyncio, OpenTelemetry's threading instrumentat
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from threading import get_ident
@@ -20,11 +19,6 @@ from opentelemetry.trace import INVALID_SPAN, Span, set_span_in_context
 
 SESSION: Final = create_key("dspy-trace-session")
 """Key of the session that calls belong to."""
-
-EARS: Final = create_key("dspy-trace-ears")
-"""Key of those who hear of the traces that end in a block of a session."""
-
-MOST_EARS: Final = 4
 
 CALL: Final = create_key("dspy-trace-call")
 """Key of the innermost observed call."""
@@ -43,6 +37,23 @@ def _suppression_keys() -> tuple[str, ...]:
 SUPPRESSIONS: Final = frozenset(_suppression_keys())
 """Keys that are true where instrumentation is suppressed."""
 
+
+def _variable() -> ContextVar[Context] | None:
+    """Return what OpenTelemetry keeps the current context in, if it is a context variable."""
+    found = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
+    return found if isinstance(found, ContextVar) else None
+
+
+# OpenTelemetry's functions for these three take three calls to come to the variable, and each observed call makes ten.
+# The name is private: where it is gone, or the context is kept elsewhere, so is the short cut.
+_kept = _variable()
+current: Final[Callable[[], Context]] = _kept.get if _kept is not None else otel_context.get_current
+"""Return the current context."""
+
+attach: Final[Callable[[Context], Token[Any]]] = _kept.set if _kept is not None else otel_context.attach
+"""Make a context current."""
+
+_reset: Final[Callable[[Token[Any]], None]] = _kept.reset if _kept is not None else otel_context.detach
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -66,7 +77,7 @@ def rootless(context: Context) -> Context:
 
 def is_innermost(instance: Any) -> bool:
     """Return whether the innermost observed call is one of `instance`."""
-    call: Any = otel_context.get_current().get(CALL)
+    call: Any = current().get(CALL)
     return call is not None and call.instance is instance
 
 
@@ -76,72 +87,13 @@ def leave(token: Token[Context], context: Context | None) -> None:
     It is another where the host attached one of its own and kept it, and where a stream is closed by another task than
     opened it; neither is ours to reset.
     """
-    if otel_context.get_current() is not context:
+    if current() is not context:
         return
     try:  # noqa: SIM105  # a context manager would double the cost of leaving
-        token.var.reset(token)
+        _reset(token)
     except ValueError:
         # In another task, which has a copy of the same context, the token is not valid.
         pass
-
-
-def attach(context: Context) -> Token[Any]:
-    """Make `context` current."""
-    return otel_context.attach(context)
-
-
-class _Ear:
-    """Hears of the traces that end in one task or thread, and in those that it starts."""
-
-    __slots__ = ("heard", "owner")
-
-    def __init__(self, owner: object, heard: int | None) -> None:
-        self.owner = owner
-        self.heard = heard
-
-
-class LastTrace:
-    """Knows the trace that ended last in each task and thread, and in what it has started meanwhile.
-
-    A task and a thread of ``asyncify`` have a copy of the context: what is set there is set for them alone. So they
-    tell it to ears that they share with those who started them. One who has none of its own goes by what was known
-    when it was started: what its siblings do is not its affair.
-    """
-
-    def __init__(self) -> None:
-        self._own: ContextVar[int | None] = ContextVar("dspy_trace_last_trace", default=None)
-        self._ears: ContextVar[tuple[_Ear, ...]] = ContextVar("dspy_trace_ears", default=())
-
-    def listen(self) -> tuple[_Ear, ...]:
-        """Hear of what tasks and threads do that are started from now on; return all who hear of this one."""
-        ears, here = self._ears.get(), _here()
-        if not ears or ears[-1].owner != here:
-            # Whoever starts a task that starts a task, and so on, is not kept for ever.
-            ears = (*ears[-MOST_EARS:], _Ear(here, self._own.get()))
-            self._ears.set(ears)
-        return ears
-
-    def set(self, trace_id: int) -> None:
-        """Take note of a trace that has ended here."""
-        # A thread of DSPy's own has OpenTelemetry's context alone.
-        others: Any = () if self._ears.get() else otel_context.get_current().get(EARS, ())
-        for ear in (*others, *self.listen()):
-            ear.heard = trace_id
-        self._own.set(trace_id)
-
-    def get(self) -> int | None:
-        """Return the id of the trace that ended last."""
-        ears = self._ears.get()
-        return ears[-1].heard if ears and ears[-1].owner == _here() else self._own.get()
-
-
-def _here() -> object:
-    """Return what tells this task, or this thread where there is none, from others."""
-    loop = asyncio._get_running_loop()  # pyright: ignore[reportPrivateUsage]  # documented
-    return get_ident(), id(asyncio.current_task(loop)) if loop is not None else 0
-
-
-last_trace: Final = LastTrace()
 
 
 waiting: dict[int, tuple[int, Any, Context]] = {}
@@ -152,7 +104,7 @@ waiting: dict[int, tuple[int, Any, Context]] = {}
 def waiting_for(worker: int, item: Any) -> Generator[None]:
     """Let `worker` find the current context while the block waits for what becomes of `item`."""
     thread = get_ident()
-    waiting[thread] = (worker, item, otel_context.get_current())
+    waiting[thread] = (worker, item, current())
     try:
         yield
     finally:

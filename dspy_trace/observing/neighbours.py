@@ -87,12 +87,16 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 def claims(kind: type[facts.Fact]) -> Mapping[str, Any]:
     """Return what to put into the context of a call of `kind`, so that others make no span of it."""
+    if _GENAI not in sys.modules:
+        return _NOTHING
     key, cls = _found(kind)
     return _NOTHING if key is None or cls is None else {key: _ours(cls)()}
 
 
 def claimed(context: Context, fact: facts.Fact) -> Claimed | None:
     """Return who makes a span of this call already, unless that is we: an LM may call another."""
+    if _GENAI not in sys.modules:
+        return None
     key, cls = _found(type(fact))
     data = context.get(key) if key is not None else None
     if cls is None or not isinstance(data, cls) or isinstance(data, _ours(cls)):

@@ -24,10 +24,11 @@ from dspy_trace.events import Event, Events
 from dspy_trace.guard import ask, shielded
 from dspy_trace.metrics import Meters
 from dspy_trace.observing import neighbours
-from dspy_trace.observing.signals import Providers, leaves_out_beneath
+from dspy_trace.observing.signals import Providers, are_global, global_ones, leaves_out_beneath
 from dspy_trace.points.optimizers import Finding
 from dspy_trace.settings import LIMIT, OPENINFERENCE, Settings
 from dspy_trace.values import jsonable
+from dspy_trace.values.recalled import Recalled
 from dspy_trace.vocab import Attributes, Settling, Vocabulary
 from dspy_trace.vocab.genai import GenAI
 from dspy_trace.vocab.spelling import Spelling
@@ -111,6 +112,8 @@ class Observer:
         """What was asked for."""
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
+        self._told: Tracer | None = None
+        self._seen: tuple[Any, Any] | None = None
         self._lean = False
         self._meter_provider: MeterProvider | None = None
         self._logger_provider: LoggerProvider | None = None
@@ -121,6 +124,8 @@ class Observer:
 
         The application may set its provider at any time, so it is looked up when a root starts.
         """
+        if self._seen is not None and are_global(self._seen):
+            return self._told
         provider = self.providers.tracer_now()
         if provider is not self._provider:
             if self.joined is not None and provider is not None:
@@ -135,11 +140,18 @@ class Observer:
         if meter_provider is not self._meter_provider:
             self.meters = shielded("getting a meter", self._meters_of, meter_provider)
             self._meter_provider = meter_provider
-        return self._tracer if self._tracer is not None or self.meters is None else _NO_SPANS
+        self._told = self._tracer if self._tracer is not None or self.meters is None else _NO_SPANS
+        self._seen = global_ones()
+        return self._told
 
     def needs_nothing(self) -> bool:
         """Return whether nobody is told anything of calls beneath one whose span is not recorded."""
         return self._lean and self.meters is None and self.runs is None and not self.settings.emit_event
+
+    @property
+    def captures(self) -> bool:
+        """Whether content is told of spans that are recorded, on them or beside them."""
+        return self.span_capture is not None or (self.beside is not None and self.beside.capture is not None)
 
     def _meters_of(self, provider: MeterProvider | None) -> Meters | None:
         if provider is None:
@@ -211,7 +223,9 @@ def capture_of(settings: Settings, limit: int = LIMIT, *, leaving: bool = True) 
         # What stands for a secret may be longer than it.
         return text if len(text) <= limit else jsonable.dumps(orjson.loads(text), limit)
 
-    return scrubbed if leaving else capture
+    told = scrubbed if leaving else capture
+    # What redacts may be any code of the program's, and is asked each time.
+    return told if settings.redact is not None else Recalled(told, secrets.finder)
 
 
 def structures_of(settings: Settings) -> Callable[[Any], Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from opentelemetry import propagate
-from opentelemetry.context import get_current
 
+from dspy_trace.observing import context as place
 from dspy_trace.observing.call import Call
 
 _KEPT_HOME = frozenset({"baggage"})
@@ -18,5 +18,5 @@ def carried(call: Call) -> Mapping[str, str]:
     if not call.is_open or not call.span.get_span_context().is_valid:
         return {}
     headers: dict[str, str] = {}
-    propagate.inject(headers, get_current())
+    propagate.inject(headers, place.current())
     return {name: value for name, value in headers.items() if name.lower() not in _KEPT_HOME}

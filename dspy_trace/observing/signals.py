@@ -40,8 +40,8 @@ class Providers:
     spare_meter: MeterProvider | None = None
     named: frozenset[str] = field(default_factory=_named)
 
-    # The public functions of OpenTelemetry read the environment each time, which takes longer than all the rest of what
-    # is done where there is no SDK. The names behind them are private: where they are gone, so is the short cut.
+    # The public functions of OpenTelemetry read the environment each time. The names behind them are private: where
+    # they are gone, so is the short cut.
 
     def tracer_now(self) -> TracerProvider | None:
         """Return who takes spans now, or ``None`` where nobody does."""
@@ -65,6 +65,24 @@ class Providers:
         """Return who takes events now, or ``None`` where nobody does."""
         found = self.logger if self.logger is not None else shielded("finding loggers", get_logger_provider)
         return _real(found)
+
+
+UNSEEN: Final = object()
+"""Stands for a global provider that OpenTelemetry does not show: the names behind its functions are private."""
+
+
+def are_global(seen: tuple[Any, Any]) -> bool:
+    """Return whether those that take spans and metrics globally are still those `seen`."""
+    return (
+        getattr(trace_api, "_TRACER_PROVIDER", UNSEEN) is seen[0]
+        and getattr(metrics_api, "_METER_PROVIDER", UNSEEN) is seen[1]
+    )
+
+
+def global_ones() -> tuple[Any, Any] | None:
+    """Return those that take spans and metrics globally, for :func:`are_global`; ``None`` where that is not shown."""
+    found = getattr(trace_api, "_TRACER_PROVIDER", UNSEEN), getattr(metrics_api, "_METER_PROVIDER", UNSEEN)
+    return None if UNSEEN in found else found
 
 
 _NONE: Final = frozenset(

@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from opentelemetry.context import get_current
-
 from dspy_trace import facts
 from dspy_trace.guard import ask, shielded, unseen
 from dspy_trace.observing import context as place
@@ -29,14 +27,16 @@ T = TypeVar("T")
 class Door:
     """The way into an object that a call takes: ``__call__`` or ``acall``, as one class defines it.
 
-    A class may define one of the two by the other, as DSPy's ``DummyLM`` did: both are one call.
+    A class may define one of the two by the other, as DSPy's ``DummyLM`` did: both are one call. What goes in by it may
+    send requests.
     """
 
-    __slots__ = ("name", "overrides")
+    __slots__ = ("name", "overrides", "sends")
 
-    def __init__(self, name: str, overrides: bool) -> None:
+    def __init__(self, name: str, overrides: bool, sends: bool) -> None:
         self.name = name
         self.overrides = overrides
+        self.sends = sends
 
     def is_behind(self, other: Door | None) -> bool:
         """Return whether a call through this door, directly beneath one of the same object, belongs to that one.
@@ -68,11 +68,12 @@ def _observes(point: CallPoint, patch: Patch, is_nearest: IsNearest) -> Wrapper:
     reader, sends = point.reader, point.sends
     assert reader is not None
     base, _, name = point.target.rpartition(".")
-    door = Door(name, overrides=f"{patch.owner.__module__}.{patch.owner.__qualname__}" != f"{point.module}.{base}")
+    overrides = f"{patch.owner.__module__}.{patch.owner.__qualname__}" != f"{point.module}.{base}"
+    door = Door(name, overrides, sends)
 
     def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
         try:
-            context = get_current()
+            context = place.current()
             if not patch.live or is_idle(context, sends) or not is_nearest(instance):
                 return wrapped(*args, **kwargs)
             with observe(context, reader, instance, args, kwargs, door) as call:
@@ -83,7 +84,7 @@ def _observes(point: CallPoint, patch: Patch, is_nearest: IsNearest) -> Wrapper:
 
     async def awaiting(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
         try:
-            context = get_current()
+            context = place.current()
             if not patch.live or is_idle(context, sends) or not is_nearest(instance):
                 return await wrapped(*args, **kwargs)
             with observe(context, reader, instance, args, kwargs, door) as call:
@@ -97,25 +98,22 @@ def _observes(point: CallPoint, patch: Patch, is_nearest: IsNearest) -> Wrapper:
 
 def _note(call: Call, tell: Callable[..., facts.Fact | None], *told: Any) -> None:
     event = shielded("noting a call", tell, call.fact, *told)
+    if event is None:
+        return
     if isinstance(event, Finding):
         units.found(call, event)
-    elif event is not None:
+    else:
         shielded("recording an event", call.happened, event)
-
-
-def _innermost() -> Call | None:
-    call: Call | None = get_current().get(place.CALL)  # type: ignore[assignment]  # only we write this key
-    return call
 
 
 def _around(kind: type[facts.Fact]) -> Call | None:
     """Return the nearest call of `kind`, if it is told; but for modules, only if it is the innermost of all."""
-    call = _innermost()
+    call: Call | None = place.current().get(place.CALL)  # type: ignore[assignment]  # only we write this key
     if call is None or call.tells_nothing:
         return None
-    if kind is facts.ModuleCall:
-        return call.module
-    return call if type(call.fact) is kind else None
+    if type(call.fact) is kind:
+        return call
+    return call.module if kind is facts.ModuleCall else None
 
 
 class _NoteTaker:
@@ -213,7 +211,7 @@ def _spreads(patch: Patch) -> Wrapper:
             if not patch.live or len(args) != 2:
                 return wrapped(*args, **kwargs)
             function, items = args
-            context = get_current()
+            context = place.current()
             reader = shielded("reading items", _examples, context, items, function)
 
             def run(item: Any) -> Any:
@@ -221,7 +219,7 @@ def _spreads(patch: Patch) -> Wrapper:
                 try:
                     if reader is None:
                         return function(item)
-                    with observe(get_current(), reader, None, (item,), {}) as call:
+                    with observe(place.current(), reader, None, (item,), {}) as call:
                         return call.returned(function(item))
                 except BaseException as error:
                     unseen(error)
@@ -274,7 +272,7 @@ def _sends(point: Send, patch: Patch, is_nearest: IsNearest) -> Wrapper:
 
     def wrapper(wrapped: Any, instance: Any, args: Args, kwargs: dict[str, Any]) -> Any:
         try:
-            call = _innermost()
+            call: Call | None = place.current().get(place.CALL)  # type: ignore[assignment]  # as above
             if (
                 call is not None
                 and isinstance(call.fact, point.within)

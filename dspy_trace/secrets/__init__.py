@@ -86,7 +86,7 @@ def scrub_text(text: str) -> str:
 
     A cut secret is not recognised: scrub first, cut then.
     """
-    hidden = _current().without(text, outlined := outline(text))
+    hidden = finder().without(text, outlined := outline(text))
     return without_patterns(hidden, outlined if hidden is text else None)
 
 
@@ -106,14 +106,14 @@ def scrub_json(text: str) -> str:
 def is_suspicious(text: str) -> bool:
     """Return whether JSON text seems to hold a secret, at a fraction of the cost of taking it out."""
     outlined = outline(text)
-    return _current().is_in_json(text, outlined) or are_in_json(text, outlined)
+    return finder().is_in_json(text, outlined) or are_in_json(text, outlined)
 
 
 def scrub_content(value: Any) -> Any:
     """Return plain data, as it comes out of JSON, in the same way: without known secrets, in keys as well."""
     kind = type(value)
     if kind is str:
-        hidden = _current().without(value, outlined := outline(value))
+        hidden = finder().without(value, outlined := outline(value))
         return without_patterns_in_content(hidden, outlined if hidden is value else None)
     if kind is dict:
         return {scrub_content(name): scrub_content(item) for name, item in value.items()}
@@ -124,7 +124,7 @@ def scrub_end(text: str, end: int) -> str:
     """Return text that is about to be cut at `end`, so that no part of a secret remains that is cut in two there."""
     start = max(end - LONGEST, 0)
     piece = text[start : end + LONGEST]
-    hidden = without_patterns_in_urls(_current().without(piece, outline(piece)))
+    hidden = without_patterns_in_urls(finder().without(piece, outline(piece)))
     return text if hidden == piece else text[:start] + hidden
 
 
@@ -281,13 +281,14 @@ def learn_environment(environ: Mapping[str, str] = os.environ) -> None:
             learn_url(value, f"{_VARIABLE}{name}")
 
 
-def _current() -> Finder:
+def finder() -> Finder:
+    """Return what finds the secrets that are known now; another one once more are."""
     global _finder  # noqa: PLW0603  # as above
-    finder = _finder
-    if finder is None:
+    found = _finder
+    if found is None:
         with _lock:
-            finder = _finder = Finder((*_known, *_inherited, *_passing))
-    return finder
+            found = _finder = Finder((*_known, *_inherited, *_passing))
+    return found
 
 
 def _forked() -> None:

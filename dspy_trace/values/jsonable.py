@@ -22,10 +22,10 @@ import orjson
 
 from dspy_trace.guard import ask
 from dspy_trace.secrets import LONGEST, conceals, hide, hide_rest, scrub_end
-from dspy_trace.secrets.names import judged, looks_secret
 from dspy_trace.settings import LIMIT
 from dspy_trace.values.fields import declared
-from dspy_trace.values.media import BASE64, BYTES, data_url_digest, digest, without_data, without_media
+from dspy_trace.values.media import BASE64, data_url_digest, digest, without_data, without_media
+from dspy_trace.values.quick import Plain, quick
 
 MAX_DEPTH = 24
 MAX_NODES = 20_000
@@ -37,12 +37,15 @@ def dumps(value: Any, limit: int = LIMIT, redact: Callable[[Any], Any] | None = 
 
     A `redact` that raises costs the value: better nothing than what was meant to be hidden.
     """
+    told = value
+    if type(value) is Plain:
+        value = value.value
     if redact is not None:
         value = ask(redact, _Walk(limit).plain(value, MAX_DEPTH), default="[redact failed]")
     else:
-        quick = _quick(value, limit)
-        if quick is not None:
-            return quick
+        text = quick(told, limit)
+        if text is not None:
+            return text
     budget, tries = limit, 0
     while budget > 0:
         text = _encode(_Walk(budget).plain(value, MAX_DEPTH))
@@ -75,43 +78,6 @@ def cut_text(text: str, limit: int = LIMIT, hide: Callable[[str], str] | None = 
         start = text[enough]
     start = (hide or str)(start).encode("utf-8", "replace").decode()
     return cut(start, limit, str.__len__(text))
-
-
-def _quick(value: Any, limit: int) -> str | None:
-    """Return the JSON of a value that needs no walk, as nearly all messages, inputs and outputs need none."""
-    try:
-        if not _is_small(value, limit):
-            return None
-        text = orjson.dumps(value).decode()
-    except (orjson.JSONEncodeError, RuntimeError):
-        # A lone surrogate, or another thread is changing the value: the walk copes with both.
-        return None
-    return None if len(text) > limit or BASE64 in text else text
-
-
-def _is_small(value: Any, room: int) -> bool:
-    """Return whether `value` is made of dicts, lists and strings alone and fits into about `room` characters."""
-    found = [value]
-    for item in found:
-        kind = type(item)
-        room -= 4
-        if kind is str:
-            room -= len(item)
-        elif kind is dict:
-            if len(item) > room:
-                return False
-            for name in item:
-                if type(name) is not str or (judged.get(name) is not False and looks_secret(name)) or name in BYTES:
-                    return False
-            found += item
-            found += item.values()
-        elif kind is list:
-            found += item[: max(room, 0)]
-        else:
-            return False
-        if room <= 0:
-            return False
-    return True
 
 
 def _encode(plain: Any) -> str:

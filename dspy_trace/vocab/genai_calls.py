@@ -57,8 +57,9 @@ class ModuleSpelling(Spelling):
             attributes[keys.MODULE_PATH] = fact.path
         if fact.signature is not None:
             attributes[keys.SIGNATURE] = fact.signature
-            put(attributes, (keys.SIGNATURE_NAME, fact.signature_name))
-        put(attributes, (keys.PREDICT_DEMOS, fact.demos), (keys.PROGRAM_VERSION, fact.version))
+            put(attributes, (keys.SIGNATURE_NAME, fact.signature_name), (keys.PREDICT_DEMOS, fact.demos))
+        if fact.version is not None:
+            attributes[keys.PROGRAM_VERSION] = fact.version
         io(attributes, keys.INPUT_VALUE, fact.inputs, capture)
         return attributes
 

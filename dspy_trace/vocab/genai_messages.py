@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from dspy_trace.values.media import base64_digest, data_url_digest
+from dspy_trace.values.quick import Plain
 
 MOST_MESSAGES = 4_096
 """More are not looked at: they could not fit into the content limit."""
@@ -20,11 +21,12 @@ _MEDIA = {
 }
 
 
-def input_messages(messages: Any) -> list[dict[str, Any]]:
+def input_messages(messages: Any) -> list[dict[str, Any]] | Plain:
     """Return a prompt: messages as dicts, or a plain text, which is what the user said."""
     if isinstance(messages, str) or not isinstance(messages, Sequence):
         return [{"role": "user", "parts": _parts(messages)}]
-    return [_message(message) for message in islice(messages, MOST_MESSAGES)]
+    told = _texts(messages) if type(messages) is list and len(messages) <= MOST_MESSAGES else None
+    return told or [_message(message) for message in islice(messages, MOST_MESSAGES)]
 
 
 def output_messages(outputs: Any, finish_reasons: Sequence[str]) -> list[dict[str, Any]]:
@@ -50,9 +52,21 @@ def tool_definitions(tools: Any) -> list[Any]:
     return definitions
 
 
+def _texts(messages: list[Any]) -> Plain | None:
+    """Return messages of a role and a text each, which most are; ``None`` if one is anything else."""
+    told, size = [], 0
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return None
+        role, content = message.get("role"), message.get("content")
+        if type(role) is not str or type(content) is not str:
+            return None
+        size += len(role) + len(content)
+        told.append({"role": role, "parts": [{"type": "text", "content": content}]})
+    return Plain(told, size)
+
+
 def _message(message: Any) -> dict[str, Any]:
-    if type(message) is dict and len(message) == 2 and type(content := message.get("content")) is str:
-        return {"role": message.get("role"), "parts": [{"type": "text", "content": content}]}
     if not isinstance(message, Mapping):
         return {"role": "user", "parts": [{"type": "unknown", "content": message}]}
     role = message.get("role", "user")

@@ -12,6 +12,7 @@ from dspy_trace import facts
 from dspy_trace.guard import ask
 from dspy_trace.settings import LIMIT
 from dspy_trace.values.jsonable import dumps
+from dspy_trace.values.quick import Plain
 from dspy_trace.vocab import Attributes, Capture, mlflow_chat, mlflow_work
 from dspy_trace.vocab import mlflow_keys as keys
 from dspy_trace.vocab.genai import GenAI
@@ -94,7 +95,9 @@ class LMSpelling(Spelling):
         put_model(attributes, fact.model, fact.provider)
         if capture is not None:
             messages = mlflow_chat.chat_messages(fact.messages, self._limit)
-            attributes[keys.INPUTS] = captured({"messages": messages}, capture)
+            told = {"messages": messages}
+            # They are the program's own only where they are plain, and fit.
+            attributes[keys.INPUTS] = captured(Plain(told, 0) if messages is fact.messages else told, capture)
             if fact.tools is not None and (tools := ask(mlflow_chat.tools, fact.tools)):
                 attributes[keys.CHAT_TOOLS] = captured(tools, capture)
         return attributes

@@ -178,6 +178,15 @@ class Project:
             }
         return {name: number for name, number in counts.items() if number}
 
+    def in_spool(self) -> int:
+        """Return how many spans have come as far as the spool, delivered by now or not."""
+        path = spool_file(self.spool)
+        if not path.exists():
+            return 0
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
+            told = "SELECT spans FROM batches UNION ALL SELECT n FROM accounts WHERE name = 'delivered'"
+            return int(db.execute(f"SELECT coalesce(sum(spans), 0) FROM ({told})").fetchone()[0])
+
     def arrived(self) -> float:
         """Return, after how many seconds, once nothing waits any more; fail after a minute of a machine's own."""
         assert spool_file(self.spool).exists(), "nothing has been written to the spool"

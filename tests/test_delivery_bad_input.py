@@ -94,6 +94,51 @@ def test_an_experiment_that_is_deleted_meanwhile(
     assert "experiments restore" in warnings(caplog)[0]
 
 
+@pytest.mark.parametrize("gone", [True, False], ids=["deleted", "forbidden"])
+def test_an_experiment_that_takes_nothing_holds_up_no_other(
+    gone: bool, scripted_mlflow: ScriptedMlflow, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever else goes to the same server goes there, of this program and of others; what is wrong stays said."""
+    scripted_mlflow.experiments.update(mine="3", theirs="4")
+    mine, theirs = (Target(scripted_mlflow.url, experiment_name=name) for name in ("mine", "theirs"))
+    refused = {"3"}
+    if gone:
+        scripted_mlflow.deleted = refused
+    else:
+        scripted_mlflow.fault = lambda request: (
+            Fault(403, b"not yours") if request.headers.get("x-mlflow-experiment-id") in refused else None
+        )
+    with delivering(environment(tmp_path)) as delivery:
+        delivery.put([held := trace(mine)])
+        eventually(lambda: warnings(caplog))
+        for _ in range(3):
+            delivery.put([put := trace(theirs)])
+            eventually(lambda put=put: spans_of(put) <= set(scripted_mlflow.spans))
+        eventually(lambda: delivery.waiting().spans == 3)
+        (problem,) = records.problems(delivery.file())
+        assert problem.cause == ("deleted" if gone else "forbidden")
+        assert len(warnings(caplog)) == 1
+        refused.clear()
+        assert delivery.flush(10)
+        assert not records.problems(delivery.file())
+        assert delivery.drains[scripted_mlflow.url].problem is None
+    assert spans_of(held) <= set(scripted_mlflow.spans)
+
+
+def test_a_server_that_was_away_meanwhile_is_not_said_to_be_away(
+    scripted_mlflow: ScriptedMlflow, tmp_path: Path
+) -> None:
+    """Of two things that were wrong, the one that is mended is forgotten, and the other is not."""
+    scripted_mlflow.experiments.update(mine="3", theirs="4")
+    scripted_mlflow.deleted = {"3"}
+    busy = [Fault(503)] * 3
+    scripted_mlflow.fault = lambda request: busy.pop() if busy and request.path == "/v1/traces" else None
+    with delivering(environment(tmp_path)) as delivery:
+        delivery.put([trace(Target(scripted_mlflow.url, experiment_name=name)) for name in ("mine", "theirs")])
+        eventually(lambda: len(scripted_mlflow.spans) == 3)
+        eventually(lambda: [one.cause for one in records.problems(delivery.file())] == ["deleted"])
+
+
 def by_experiment(server: ScriptedMlflow) -> dict[tuple[str, str], str]:
     """Return the experiment of each span that a server has."""
     names = {number: name for name, number in server.experiments.items()}

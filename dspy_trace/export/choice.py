@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
+
+import orjson
 
 from dspy_trace.export.items import Batch
 
@@ -44,3 +47,11 @@ def choose(heads: Iterable[Batch], now: float, hurried: bool) -> tuple[list[Batc
         if sent == TRACES:
             return ready, 0.0
     return ready, later
+
+
+def rows_in(payload: bytes) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the rows of a batch by trace and span; raises what it likes where they are none."""
+    found = orjson.loads(payload)
+    if not isinstance(found, list):
+        raise TypeError("no list of rows")
+    return {(row["trace_id"] + "", row["span_id"] + ""): row for row in found}

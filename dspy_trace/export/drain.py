@@ -12,9 +12,10 @@ from typing import Any
 import orjson
 
 from dspy_trace.export import records
-from dspy_trace.export.choice import choose
+from dspy_trace.export.choice import choose, rows_in
 from dspy_trace.export.items import Batch, Dead, Followup, Settled
 from dspy_trace.export.outcomes import Failing, Refused, Undelivered, Unreachable, Unwelcome
+from dspy_trace.export.pauses import Pauses
 from dspy_trace.export.search import Search
 from dspy_trace.export.sinks import Row, Sink
 from dspy_trace.export.spool import Spool
@@ -84,6 +85,7 @@ class Drain:
         self._progress = progress
         self._failures = 0
         self._not_before = 0.0
+        self._pauses = Pauses(_slow)
         self._hurry = 0.0
         self._search = Search()
         self._trimmed = monotonic()
@@ -93,6 +95,7 @@ class Drain:
     def hurry(self, deadline: float) -> None:
         """Hold no trace back until `deadline`, and do not sit out a pause, unless the server asked for it."""
         self._hurry = deadline
+        self._pauses.hurry()
         if not self.asked_to_wait:
             self._not_before = 0.0
 
@@ -133,18 +136,32 @@ class Drain:
         due: list[float] = []
         for spool in self._spools():
             for number, target, _, _ in spool.targets(self.uri):
-                ready, later = choose(spool.heads(number, target, self.holder), time(), monotonic() < self._hurry)
-                if ready:
-                    self._deliver(spool, number, target, ready)
-                for followup in spool.followups(number, target, self.holder, FOLLOWUPS):
-                    self._follow(spool, number, followup)
-                    later = 0.0
-                if ready or later is not None:
-                    due.append(0.0 if ready else later or 0.0)
+                try:
+                    later = self._pauses.left(target) or self._serve(spool, number, target)
+                except Unwelcome as unwelcome:
+                    later = self._pauses.begin(target, unwelcome)
+                if later is not None:
+                    due.append(later)
             if not due and records.anything(spool, uris=frozenset((self.uri,))):
-                due.append(0.0 if records.adopt(spool) else _until_another_look(spool))
+                # There is only feedback that came before its trace, or what another process holds.
+                look = 1.0 if spool.read("SELECT 1 FROM followups LIMIT 1") else LONGEST / 3
+                due.append(0.0 if records.adopt(spool) else look)
             self._trim(spool)
+        for error in self._pauses.to_be_said(busy=0.0 in due):
+            self._note(error)
         return min(due, default=None)
+
+    def _serve(self, spool: Spool, number: int, target: Target) -> float | None:
+        """Do so for one experiment; return the seconds until it is due again, ``None`` if nothing is there for it."""
+        ready, later = choose(spool.heads(number, target, self.holder), time(), monotonic() < self._hurry)
+        if ready:
+            self._deliver(spool, number, target, ready)
+        for followup in spool.followups(number, target, self.holder, FOLLOWUPS):
+            self._follow(spool, number, followup)
+            later = 0.0
+        if not ready and later is None:
+            self._pauses.end(target)
+        return 0.0 if ready else later
 
     def _trim(self, spool: Spool) -> None:
         if monotonic() - self._trimmed > 60:
@@ -152,13 +169,15 @@ class Drain:
             spool.trim()
 
     def _deliver(self, spool: Spool, number: int, target: Target, heads: Sequence[Batch]) -> None:
+        from dspy_trace.export.mlflow_info import said_of
+
         taken = spool.take(heads, self.holder)
         if not taken:
             return
         rows: dict[tuple[str, str], tuple[Row, Batch]] = {}
         settled = Settled(taken)
         for batch in taken:
-            found = ask(_rows, batch.payload)
+            found = ask(rows_in, batch.payload)
             if found is None:
                 settled.dead.append(Dead(batch.trace_id, "spans", batch.payload, UNREADABLE, batch.spans, batch.owner))
             else:
@@ -171,29 +190,12 @@ class Drain:
         for row, words in refused:
             batch = rows[row["trace_id"], row["span_id"]][1]
             settled.dead.append(Dead(batch.trace_id, "spans", orjson.dumps([row]), words, 1, batch.owner))
-        settled.infos = [told for batch in taken if (told := self._info(spool, target, batch)) is not None]
+        settled.infos = [told for batch in taken if (told := said_of(batch, self._sink.experiment)) is not None]
         spool.settle(number, settled)
-        self._succeeded(spool)
+        self._succeeded(spool, target)
         if refused:
             words = f"{len(refused)} span{'s' * (len(refused) > 1)} ({refused[0][1]})"
             self._tell(self.uri, Undelivered(words, "dead", "They are kept: see `dspy-trace dead-letters`."))
-
-    def _info(self, spool: Spool, target: Target, batch: Batch) -> tuple[str, bytes, str] | None:
-        """Return what is to be said of a batch's trace once its spans are there."""
-        if batch.info is None:
-            return None
-        from dspy_trace.export.mlflow_info import trace_info
-
-        info, found = ask(orjson.loads, batch.info), ask(orjson.loads, batch.payload, default=[])
-        root = next((row for row in reversed(found) if row["root"]), None)
-        if root is None or not isinstance(info, dict):
-            return None
-        told = trace_info(root, info, self._sink.experiment(target))
-        if told is None:
-            return None
-        if "run" in info:
-            told["run"] = info["run"]
-        return batch.trace_id, orjson.dumps(told), batch.owner
 
     def _follow(self, spool: Spool, number: int, followup: Followup) -> None:
         told: dict[str, Any] | None = ask(orjson.loads, followup.payload)
@@ -217,7 +219,7 @@ class Drain:
                 spool.postpone(followup, min(FIRST * 2**followup.tries, LONGEST))
         else:
             spool.followed(followup)
-            self._succeeded(spool)
+            self._succeeded(spool, followup.target)
 
     def _names_run(self, spool: Spool, followup: Followup, told: dict[str, Any]) -> bool:
         """Let what is said of a trace name the run of ours that it is of; return whether no more is to be hoped for.
@@ -245,13 +247,14 @@ class Drain:
                 raise Refused(UNREADABLE)
         self._sink.feedback(followup.target, told)
 
-    def _succeeded(self, spool: Spool) -> None:
-        if self.problem is not None:
-            logger.info("dspy-trace: %s takes traces again", self.uri)
-        if self.problem is not None or not self._clean:
-            self._clean = True
+    def _succeeded(self, spool: Spool, target: Target) -> None:
+        self._pauses.end(target)
+        if (self.problem is not None or not self._clean) and not self._pauses.are_for(self.problem):
+            if self.problem is not None:
+                logger.info("dspy-trace: %s takes traces again", self.uri)
+            self._clean, self.problem = True, None
             records.healed(spool, self.uri)
-        self.problem = None
+            self._pauses.say_again()
         self._failures = 0
         self._not_before = 0.0
         self.last_success = monotonic()
@@ -259,36 +262,36 @@ class Drain:
 
     def _failed(self, error: Undelivered) -> float:
         """Note a failure; return the seconds until the next try."""
-        self.failed += 1
         self._failures += 1
-        self.problem = error
         self.asked_to_wait = False
-        most = min(FIRST * 2 ** min(self._failures, 10), LONGEST)
         if isinstance(error, Unreachable) and error.retry_after is not None:
             self.asked_to_wait = True
             delay = min(error.retry_after, PATIENCE) + random.uniform(0, FIRST)
         elif isinstance(error, Unwelcome):
-            delay = random.uniform(most / 2, most) * 2
+            delay = _slow(self._failures)
         else:
-            delay = random.uniform(0, most)
+            delay = random.uniform(0, _most(self._failures))
         self._not_before = monotonic() + delay
+        self._note(error)
+        return delay
+
+    def _note(self, error: Undelivered) -> None:
+        self.failed += 1
+        self.problem = error
         for spool in self._spools():
             records.report(spool, self.uri, error.cause, f"{error.words}. {error.remedy}")
         # A server that restarts is nobody's concern.
         if isinstance(error, Unwelcome) or self._failures >= 2:
             self._tell(self.uri, error)
         self._progress()
-        return delay
 
 
-def _rows(payload: bytes) -> dict[tuple[str, str], Row]:
-    """Return the rows of a batch by trace and span; raises what it likes where they are none."""
-    found = orjson.loads(payload)
-    if not isinstance(found, list):
-        raise TypeError(UNREADABLE)
-    return {(row["trace_id"] + "", row["span_id"] + ""): row for row in found}
+def _most(failures: int) -> float:
+    """Return the longest pause after so many failures."""
+    return min(FIRST * 2.0 ** min(failures, 10), LONGEST)
 
 
-def _until_another_look(spool: Spool) -> float:
-    """Return seconds where there is only feedback that came before its trace, or what another process holds."""
-    return 1.0 if spool.read("SELECT 1 FROM followups LIMIT 1") else LONGEST / 3
+def _slow(failures: int) -> float:
+    """Return the seconds until what somebody has to mend is tried again."""
+    most = _most(failures)
+    return random.uniform(most / 2, most) * 2

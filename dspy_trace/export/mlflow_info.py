@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
+from dspy_trace.guard import ask
 from dspy_trace.vocab import keys, log_keys
 from dspy_trace.vocab import mlflow_keys as mlflow
 
 if TYPE_CHECKING:
     from mlflow.entities import TraceInfo
+
+    from dspy_trace.export.items import Batch
+    from dspy_trace.export.target import Target
 
 LONGEST_METADATA: Final = 250
 """Characters of a value of trace metadata that every tracking store holds."""
@@ -110,6 +116,27 @@ def trace_info(root: Mapping[str, Any], info: Mapping[str, Any], experiment_id: 
         "tags": {key: str(value) for key, value in info.get("tags", {}).items()},
         "assessments": [assessment(trace_id, one) for one in info.get("assessments", ())],
     }
+
+
+def said_of(batch: Batch, experiment: Callable[[Target], str]) -> tuple[str, bytes, str] | None:
+    """Return what is to be said of a batch's trace once its spans are there: trace, payload and owner.
+
+    Args:
+        batch: it has been delivered.
+        experiment: gives the id of an experiment.
+    """
+    if batch.info is None:
+        return None
+    info, found = ask(orjson.loads, batch.info), ask(orjson.loads, batch.payload, default=[])
+    root = next((row for row in reversed(found) if row["root"]), None)
+    if root is None or not isinstance(info, dict):
+        return None
+    told = trace_info(root, info, experiment(batch.target))
+    if told is None:
+        return None
+    if "run" in info:
+        told["run"] = info["run"]
+    return batch.trace_id, orjson.dumps(told), batch.owner
 
 
 def mlflow_trace_info(told: Mapping[str, Any]) -> TraceInfo:

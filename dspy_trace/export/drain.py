@@ -142,10 +142,8 @@ class Drain:
                     later = self._pauses.begin(target, unwelcome)
                 if later is not None:
                     due.append(later)
-            if not due and records.anything(spool, uris=frozenset((self.uri,))):
-                # There is only feedback that came before its trace, or what another process holds.
-                look = 1.0 if spool.read("SELECT 1 FROM followups LIMIT 1") else LONGEST / 3
-                due.append(0.0 if records.adopt(spool) else look)
+            if not due and (look := self._look(spool)) is not None:
+                due.append(look)
             self._trim(spool)
         for error in self._pauses.to_be_said(busy=0.0 in due):
             self._note(error)
@@ -162,6 +160,10 @@ class Drain:
         if not ready and later is None:
             self._pauses.end(target)
         return 0.0 if ready else later
+
+    def _look(self, spool: Spool) -> float | None:
+        """Return when to look again for what is not ours to deliver yet, ``None`` if there is nothing."""
+        return records.look_again(spool, self.uri, LONGEST / 3)
 
     def _trim(self, spool: Spool) -> None:
         if monotonic() - self._trimmed > 60:

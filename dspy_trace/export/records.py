@@ -122,6 +122,18 @@ def adopt(spool: Spool) -> bool:
     return bool(ended)
 
 
+def look_again(spool: Spool, uri: str, late: float) -> float | None:
+    """Return in how many seconds there may be more for a tracking URI, `late` at most, and ``None`` if nothing waits.
+
+    There is only feedback that came before its trace, or what another process holds.
+    """
+    if not anything(spool, uris=frozenset((uri,))):
+        return None
+    if adopt(spool):
+        return 0.0
+    return 1.0 if spool.read("SELECT 1 FROM followups LIMIT 1") else late
+
+
 def close_accounts(source: Spool, into: Spool, owner: str) -> None:
     """Carry the accounts and dead letters of a process into another spool."""
     told = accounts(source, owner)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
-from dspy_trace.export import records
 from dspy_trace.export.database import DatabaseSink, meaning
 from dspy_trace.export.drain import Drain, Tell
 from dspy_trace.export.outcomes import Failing, Refused, Undelivered
@@ -76,18 +75,21 @@ class RunDrain(Drain):
         self._tries: dict[str, int] = {}
         self._clock: Callable[[], float] = monotonic
 
-    def _round(self) -> float | None:
+    def _serve(self, spool: Spool, number: int, target: Target) -> float | None:
         due: list[float] = []
-        for number, target, _, _ in self._spool.targets(self.uri):
-            for run in spooled.waiting_runs(self._spool, number):
-                left = self._again.get(run, 0.0) - self._clock()
-                if left > 0 and not spooled.has_ended(self._spool, run):
-                    due.append(left)
-                else:
-                    self._write(number, target, run)
-                    due.append(0.0)
-        self._trim(self._spool)
+        for run in spooled.waiting_runs(spool, number):
+            left = self._again.get(run, 0.0) - self._clock()
+            if left > 0 and not spooled.has_ended(spool, run):
+                due.append(left)
+            else:
+                self._write(number, target, run)
+                due.append(0.0)
+        if not due:
+            self._pauses.end(target)
         return min(due, default=None)
+
+    def _look(self, spool: Spool) -> float | None:
+        return None
 
     def _write(self, number: int, target: Target, run: str) -> None:
         taken = spooled.take(self._spool, number, run)
@@ -107,13 +109,8 @@ class RunDrain(Drain):
         self._again[run] = self._clock() + min(max(PACE, WORK * (self._clock() - begun)), LONGEST)
         if ended:
             self._again.pop(run, None)
-        self._succeeded(self._spool)
+        self._succeeded(self._spool, target)
         for words in writer.refused:
             self._tell(self.uri, Undelivered(f"a part of a run ({words})", "dead", ""))
         if refused is not None:
             self._tell(self.uri, Undelivered(f"a run ({refused})", "dead", "See `dspy-trace dead-letters`."))
-
-    def _failed(self, error: Undelivered) -> float:
-        delay = super()._failed(error)
-        records.report(self._spool, self.uri, error.cause, f"{error.words}. {error.remedy}")
-        return delay

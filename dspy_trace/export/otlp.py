@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -19,6 +20,7 @@ class LazyOTLPExporter(SpanExporter):
 
     def __init__(self) -> None:
         self._exporter: SpanExporter | None = None
+        import_in_time(setting(OTLP_PROTOCOLS))
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export with the exporter for ``OTEL_EXPORTER_OTLP_PROTOCOL``, gRPC by default."""
@@ -34,6 +36,15 @@ class LazyOTLPExporter(SpanExporter):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the exporter, if there is one."""
         return self._exporter is None or self._exporter.force_flush(timeout_millis)
+
+
+def import_in_time(protocol: str | None) -> None:
+    """Import what the exporter for gRPC imports and what begins threads: at the end of a program that is too late.
+
+    A program that takes no longer than a batch is held back makes its exporter there.
+    """
+    if not (protocol or "").startswith("http"):
+        importlib.import_module("opentelemetry.sdk._logs")  # the rest takes ten times as long
 
 
 def _exporter() -> SpanExporter:

@@ -15,6 +15,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
+from dspy_trace.export.otlp import import_in_time
 from dspy_trace.observing.observer import active
 from dspy_trace.settings import metrics as names
 from dspy_trace.settings.metrics import setting
@@ -42,6 +43,7 @@ class LazyOTLPMetricExporter(MetricExporter):
             preferred_temporality={Counter: temporality, Histogram: temporality},
             preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()} if exponential else None,
         )
+        import_in_time(setting(names.OTLP_METRICS_PROTOCOLS))
         self._exporter: MetricExporter | None = None
         self._exported: list[Any] = []
 

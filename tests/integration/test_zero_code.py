@@ -145,6 +145,38 @@ def test_metrics_and_events_arrive_too(collector: Collector, real_lm: LMServer) 
     assert not any("gen_ai.input.messages" in span["attributes"] for span in spans)
 
 
+SHORT = """
+import dspy, dspy_trace
+from dspy.utils import DummyLM
+dspy_trace.autolog()
+with dspy.context(lm=DummyLM([{"answer": "yes"}])):
+    print(dspy.Predict("question -> answer")(question="?").answer)
+"""
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_a_program_that_ends_at_once_arrives(protocol: str, collector: Collector, tmp_path: Path) -> None:
+    """With one line instead, too: what is exported at the end of the program, spans and metrics, is."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT],
+        env={
+            **os.environ,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.grpc_endpoint if protocol == "grpc" else collector.http_endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            **{"DSPY_TRACE_SPOOL_DIR": str(tmp_path), "DSPY_TRACE_WORKER": "off"},
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "yes\n")
+    assert "Traceback" not in done.stderr, done.stderr
+    assert tree(collector.recorder.wait_for(2)) == "\ninvoke_workflow Predict\n  chat dummy\n"
+    collector.recorder.wait_for_metrics("gen_ai.invoke_workflow.duration")
+
+
 def test_a_program_without_dspy_pays_nothing() -> None:
     """Where dspy is not imported, neither are the readers and vocabularies that only it needs."""
     printed = instrumented(

@@ -25,6 +25,7 @@ from dspy_trace.export.around import ask_mlflow
 from dspy_trace.export.items import Batch, Counters
 from dspy_trace.export.mlflow import row
 from dspy_trace.export.mlflow_info import TraceFacts
+from dspy_trace.export.pace import in_turns
 from dspy_trace.export.processor import Limits, SpoolProcessor
 from dspy_trace.export.runner import within
 from dspy_trace.export.scrubbing import rows_without_secrets, without_secrets
@@ -154,7 +155,7 @@ class Outlet:
     def _write(self, decided: list[tuple[LiveTrace, list[Ended]]]) -> None:
         learn_environment()
         batches = []
-        for trace, spans in decided:
+        for trace, spans in in_turns(decided):
             if trace.destination is None:
                 self.nowhere += len(spans)
                 continue

@@ -98,19 +98,77 @@ def test_the_application_has_a_provider(kept: Kept, recorder: Recorder, monkeypa
     assert recorder.wait_for_metrics("gen_ai.invoke_workflow.duration")["gen_ai.invoke_workflow.duration"] == ours
 
 
+NAME = "gen_ai.invoke_workflow.duration"
+
+
+def sent(recorder: Recorder) -> list[int]:
+    """Let our provider export now; return how many calls the last of its exports that arrived has counted."""
+    autologging._spare[0].force_flush()
+    return [point.count for point in recorder.wait_for_metrics(NAME)[NAME].histogram.data_points]
+
+
+def is_silent(recorder: Recorder) -> bool:
+    """Let our provider export now; return whether nothing arrives."""
+    recorder.forget_metrics()
+    autologging._spare[0].force_flush()
+    with pytest.raises(TimeoutError, match=r"\[\]"):
+        recorder.wait_for_metrics(NAME, timeout=0)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("preference", "first", "on_the_way", "after"), [("cumulative", [1], [1, 1], [1, 2]), ("delta", [1], [1], [1])]
+)
+def test_one_is_given_later(
+    preference: str,
+    first: list[int],
+    on_the_way: list[int],
+    after: list[int],
+    kept: Kept,
+    recorder: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The provider that was given last takes the metrics; ours sends its last ones once and then nothing.
+
+    A call that goes on meanwhile is still counted by ours, and sent. When nothing is given any more, ours goes on from
+    there: no call is counted twice, and none is missing.
+    """
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"{recorder.endpoint}/v1/metrics")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference)
+    given = Measured()
+
+    class Asks(dspy.Module):
+        def forward(self) -> None:
+            dspy_trace.autolog(meter_provider=given.provider)
+            assert sent(recorder) == first
+
+    dspy_trace.autolog()
+    call()
+    Asks()()
+    call()
+    assert sorted(sent(recorder)) == on_the_way
+    assert is_silent(recorder)
+    dspy_trace.autolog()
+    call()
+    assert sorted(sent(recorder)) == after
+    assert [count for count, _ in given.counts()[NAME]] == [1]
+    dspy_trace.autolog(disable=True)
+    assert is_silent(recorder)
+
+
 def test_shutdown(kept: Kept, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was recorded is sent and our provider has ended; tracing that begins again has a new one."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"{recorder.endpoint}/v1/metrics")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    name = "gen_ai.invoke_workflow.duration"
     for calls in (1, 2):
         dspy_trace.autolog()
         for _ in range(calls):
             call()
         dspy_trace.shutdown()
         assert autologging._spare == []
-        sent = recorder.wait_for_metrics(name, timeout=0)[name]
-        assert [point.count for point in sent.histogram.data_points] == [calls]
+        told = recorder.wait_for_metrics(NAME, timeout=0)[NAME]
+        assert [point.count for point in told.histogram.data_points] == [calls]
     assert not [thread for thread in threading.enumerate() if "PeriodicExportingMetricReader" in thread.name]
 
 

@@ -42,6 +42,7 @@ def test_names_of_secrets(name: str) -> None:
         *("input_tokens", "tokenUsage", "tokenizer", "next_page_token", "eos_token", "time_to_first_token"),
         *("token_ids", "author", "authority", "passage", "pass", "passed", "signature", "question", "secretary"),
         *("aws_region_name", "AWS_PROFILE", "password_length", "credentials_path", "token_type", "cookie_name"),
+        "AWS_CA_BUNDLE",
         *("gen_ai.usage.input_tokens", "gen_ai.token.type", "mlflow.chat.tokenUsage", "x" * 300 + "_password"),
     ],
 )

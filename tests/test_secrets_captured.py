@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,7 @@ import dspy
 import pydantic
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import dspy_trace
 from dspy_trace import secrets
@@ -22,7 +25,9 @@ from dspy_trace.secrets import places as secret_places
 from dspy_trace.settings import Settings
 from dspy_trace.testing import record
 from dspy_trace.values.jsonable import dumps
+from tests.hostile import hostile
 from tests.outlets import Kept, dummy, kept, provider_of_app  # noqa: F401  # a fixture
+from tests.parts.measured import Logged
 from tests.planted import nothing_known  # noqa: F401  # a fixture
 
 KEY = "ck-7Hq2Zt9LpX4vB8nM1sD6"
@@ -152,6 +157,49 @@ def test_spans_of_others_are_scrubbed_on_their_way_to_mlflow(kept: Kept) -> None
     assert root["attributes"]["url.full"] == "https://[secret]@host/?api_key=[secret]"
     assert root["events"][0]["attributes"] == {"error": "password=[secret] [secret]"}
     assert all(KEY.encode() not in path.read_bytes() for path in (kept.folder / "spool").iterdir() if path.is_file())
+
+
+def unlock(given: Any) -> None:
+    """Fail, and say what was given, but not by what name."""
+    raise LookupError(f"401 for {[*given.values()]}")
+
+
+class Unlocks(dspy.Module):
+    def forward(self, given: Any) -> None:
+        unlock(given)
+
+
+USES: dict[str, Callable[[Any], Any]] = {
+    "tool": lambda given: dspy.Tool(unlock)(given=given),
+    "program": lambda given: Unlocks()(given=given),
+    "interpreter": lambda given: dspy.LocalInterpreter().execute("unlock(given)", {"given": given}),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("mode", ["NO_CONTENT", "SPAN_ONLY", "EVENT_ONLY", "not sampled"])
+def test_what_a_call_is_given_is_known(mode: str, use: str) -> None:
+    """By its name, at any depth, whether it is told or not: where an error tells of it, it is hidden."""
+    refuses = hostile("items", "keys", "values", "__iter__", base=dict)()
+    given = [{"text": f"1{KEY}", "session": [{"token": KEY}, refuses, object()]}, Login("me", f"2{KEY}")]
+    unsampled = {"sampler": ALWAYS_OFF, "logger_provider": Logged().provider} if mode == "not sampled" else {}
+    content = "EVENT_ONLY" if unsampled else mode
+    with record(capture_content=content, **unsampled) as trace, contextlib.suppress(Exception):
+        USES[use](given)
+    assert {value for value, where in secrets.known().items() if where.endswith("of a call")} == {KEY, f"2{KEY}"}
+    assert len(trace.spans) == (not unsampled)
+
+
+@pytest.mark.parametrize("use", ["tool", "program"])
+def test_what_a_call_is_given_is_not_told_by_others(use: str, kept: Kept) -> None:
+    """The application's own span may tell of the error, and goes to MLflow with ours, though ours tell no content."""
+    provider, _ = provider_of_app()
+    trace.set_tracer_provider(provider)
+    dspy_trace.autolog(capture_content="NO_CONTENT")
+    with pytest.raises(LookupError), provider.get_tracer("web").start_as_current_span("GET"):
+        USES[use]({"password": KEY})
+    assert [row["name"] for row in kept.rows() if "401 for" in str(row)] == ["GET"]
+    assert KEY not in str(kept.rows())
 
 
 def test_the_workers_log_is_scrubbed() -> None:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
-from dspy_trace.observing.signals import Providers
+from dspy_trace.observing.observer import active
 from dspy_trace.settings import metrics as names
 from dspy_trace.settings.metrics import setting
 
@@ -28,8 +28,9 @@ def provider() -> MeterProvider:
 class LazyOTLPMetricExporter(MetricExporter):
     """The OTLP exporter of metrics that OpenTelemetry's variables ask for, made with the first export.
 
-    A reader asks before that how its exporter wants things; that is answered as the exporter would. As soon as
-    the application has a meter provider, what was recorded until then is exported a last time, and nothing after that.
+    A reader asks before that how its exporter wants things; that is answered as the exporter would. While another
+    provider takes the metrics, the application's or one that was given, or nobody does, only what is new is exported:
+    what was recorded until then, and what calls record that began before. The same again would go on for ever.
     """
 
     def __init__(self) -> None:
@@ -42,17 +43,18 @@ class LazyOTLPMetricExporter(MetricExporter):
             preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()} if exponential else None,
         )
         self._exporter: MetricExporter | None = None
-        self._over = False
+        self._exported: list[Any] = []
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Export with the exporter for ``OTEL_EXPORTER_OTLP_PROTOCOL``, gRPC by default."""
-        if self._over:
+        points = _points(metrics_data)
+        if points == self._exported and not _is_in_force():
             return MetricExportResult.SUCCESS
-        gave_way = Providers().meter_now() is not None
         if self._exporter is None:
             self._exporter = _exporter()
         result = self._exporter.export(metrics_data, timeout_millis, **kwargs)
-        self._over = gave_way and result is MetricExportResult.SUCCESS
+        if result is MetricExportResult.SUCCESS:
+            self._exported = points
         return result
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
@@ -63,6 +65,25 @@ class LazyOTLPMetricExporter(MetricExporter):
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Flush the exporter, if there is one."""
         return self._exporter is None or self._exporter.force_flush(timeout_millis)
+
+
+def _is_in_force() -> bool:
+    """Return whether calls that begin now are measured by our provider."""
+    observer = active()
+    if observer is None or observer.providers.spare_meter is None:
+        return False
+    return observer.providers.meter_now() is observer.providers.spare_meter
+
+
+def _points(data: MetricsData) -> list[Any]:
+    """Return what there is to export, without the time of it."""
+    scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
+    return [
+        (metric.name, point.attributes, point.start_time_unix_nano, getattr(point, "count", getattr(point, "value", 0)))
+        for scope in scopes
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    ]
 
 
 def _exporter() -> MetricExporter:

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from dspy_trace.export.aside import tidy
 from dspy_trace.export.items import Batch, Dead, Followup, Kind, Settled
 from dspy_trace.export.spoolfile import SpoolFile
 from dspy_trace.export.target import Target
@@ -167,7 +168,7 @@ class Spool(SpoolFile):
                 size -= each
 
     def trim(self) -> None:
-        """Drop what is too old, count it, and give back the disk that a long outage has used."""
+        """Drop what is too old, count it, and give back the disk that a long outage, or a broken spool, has used."""
         before = time() - self.most_seconds
         with self.writing() as db:
             for owner, spans in db.execute(
@@ -180,6 +181,8 @@ class Spool(SpoolFile):
         (pages,) = self.read("PRAGMA page_count")[0]
         if pages > 4_096 and not self.read("SELECT 1 FROM batches LIMIT 1"):
             self.read("VACUUM")
+        if self.path is not None:
+            tidy(self.path)
 
     def _bound_dead(self, db: sqlite3.Connection, before: float = 0.0) -> None:
         size = 0

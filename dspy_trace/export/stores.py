@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from dspy_trace.export import records
+from dspy_trace.export.aside import was_put_aside
 from dspy_trace.export.items import Waiting
 from dspy_trace.export.leftovers import move, say_older
 from dspy_trace.export.outcomes import Undelivered
 from dspy_trace.export.places import memory_spool, open_spool
-from dspy_trace.export.salvage import was_put_aside
 from dspy_trace.export.spool import Spool, count
 from dspy_trace.export.spoolfile import Unusable
 from dspy_trace.guard import shielded

@@ -11,7 +11,7 @@ This is all that a wrapper needs::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context
 
@@ -24,6 +24,7 @@ from dspy_trace.observing.neighbours import claimed
 from dspy_trace.observing.observer import active
 from dspy_trace.observing.unobserved import UNOBSERVED, Unobserved
 from dspy_trace.points import Args, Kwargs, Reader
+from dspy_trace.values.untold import notice
 
 if TYPE_CHECKING:
     from dspy_trace.observing.wrappers import Door
@@ -82,8 +83,18 @@ def _begin(
     if type(fact) in units.KINDS:
         units.began(call)
     call.start(context)
+    given = _GIVEN.get(type(fact))
+    if given is not None and not call.tells_nothing and not (observer.captures and call.span.is_recording()):
+        shielded("taking note of secrets", notice, getattr(fact, given))
     return call
 
+
+_GIVEN: Final[dict[type[facts.Fact], str]] = {
+    facts.ModuleCall: "inputs",
+    facts.ToolCall: "arguments",
+    facts.CodeExecution: "variables",
+}
+"""What the program passes to a call by names of its own: where it is captured, its secrets are known by that."""
 
 _ASKED = facts.LMCall("", "", "")
 """Of a call that nobody is told of, this is all that is known: it may send requests."""

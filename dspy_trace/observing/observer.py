@@ -148,6 +148,11 @@ class Observer:
         """Return whether nobody is told anything of calls beneath one whose span is not recorded."""
         return self._lean and self.meters is None and self.runs is None and not self.settings.emit_event
 
+    @property
+    def captures(self) -> bool:
+        """Whether content is told of spans that are recorded, on them or beside them."""
+        return self.span_capture is not None or (self.beside is not None and self.beside.capture is not None)
+
     def _meters_of(self, provider: MeterProvider | None) -> Meters | None:
         if provider is None:
             return None

@@ -42,7 +42,7 @@ _ABOUT: Final = _set(
 )
 """Last words of names that only say something about a secret."""
 
-_HARMLESS_AWS: Final = _set("region profile endpoint execution lambda sdk cli pager page config max retry")
+_HARMLESS_AWS: Final = _set("ca region profile endpoint execution lambda sdk cli pager page config max retry")
 
 judged: dict[str, bool] = {}
 """What :func:`looks_secret` said of names, for those who cannot afford to ask."""

@@ -45,6 +45,12 @@ with mlflow.start_run(run_name="my study") as mine:
     dspy.Evaluate(devset=[example("one", "yes"), example("broken")], metric=exact, num_threads=2)(QA())
 of.mipro_minibatch(lm)
 of.gepa(lm, use_mlflow=True)
+with mlflow.start_run(run_name="my GEPA") as mine:
+    of.gepa(lm, use_mlflow=True)
+    assert mlflow.active_run().info.run_id == mine.info.run_id
+    assert mlflow.get_run(mine.info.run_id).info.status == "RUNNING"
+    mlflow.log_metric("after", 1.0)
+assert mlflow.active_run() is None
 of.random_search(lm)
 try:
     dspy.Evaluate(devset=[example("broken")] * 3, metric=exact, num_threads=1, max_errors=1)(of.Refuses())
@@ -82,7 +88,7 @@ def test_in_a_database(project: Project, scripted_lm: ScriptedLM, database: str,
     found = names(told)
     assert found.count("my study > evaluate QA") == 1
     inner = Counter(name.partition(" > evaluate candidate")[0] for name in found if "candidate" in name)
-    assert inner == {"compile MIPROv2": 6, "compile GEPA": 1, "compile BootstrapFewShotWithRandomSearch": 4}
+    assert inner == {"compile MIPROv2": 6, "compile GEPA": 2, "compile BootstrapFewShotWithRandomSearch": 4}
     assert {one["status"] for one in told if one["name"] != "evaluate Refuses"} == {"FINISHED"}
     (failed,) = [one for one in told if one["name"] == "evaluate Refuses"]
     assert failed["status"] == "FAILED"
@@ -107,14 +113,24 @@ def test_in_a_database(project: Project, scripted_lm: ScriptedLM, database: str,
 
 
 def check_gepa_beside_its_own_run(told: list[dict[str, Any]]) -> None:
-    """With ``use_mlflow=True`` GEPA has a run: ours is a child of it, as of any of the program's; nothing doubles."""
-    (gepa,) = [one for one in told if one["name"] == "compile GEPA"]
-    (own,) = [one for one in told if one["id"] == gepa["tags"]["mlflow.parentRunId"]]
-    assert own["metrics"]["val_program_average"][0][1] == pytest.approx(2 / 3)
-    assert own["metrics"]["eval"] == [[0, gepa["metrics"]["final"][0][1]]]
-    assert own["metrics"].keys() & gepa["metrics"].keys() == {"eval"} & gepa["metrics"].keys()
-    assert own["params"].keys().isdisjoint(gepa["params"])
-    assert (own["status"], gepa["status"]) == ("FINISHED", "FINISHED")
+    """With ``use_mlflow=True`` GEPA logs a run of its own, or into the program's if one is active, which stays open.
+
+    Ours is a child of that, and nothing doubles.
+    """
+    of = {one["id"]: one for one in told}
+    found = [(of[one["tags"]["mlflow.parentRunId"]], one) for one in told if one["name"] == "compile GEPA"]
+    for own, gepa in found:
+        assert own["metrics"]["val_program_average"][0][1] == pytest.approx(2 / 3)
+        assert own["metrics"]["eval"] == [[0, gepa["metrics"]["final"][0][1]]]
+        assert own["metrics"].keys() & gepa["metrics"].keys() == {"eval"} & gepa["metrics"].keys()
+        assert own["params"].keys().isdisjoint(gepa["params"])
+        assert (own["status"], gepa["status"]) == ("FINISHED", "FINISHED")
+        assert "mlflow.parentRunId" not in own["tags"]
+    (mine,) = [own for own, _ in found if own["name"] == "my GEPA"]
+    (gepa,) = [gepa for own, gepa in found if own is mine]
+    assert mine["metrics"]["after"] == [[0, 1.0]]
+    assert mine["start"] <= gepa["start"] <= gepa["end"] <= mine["end"]
+    assert sum("val_program_average" in one["metrics"] for one in told) == len(found) == 2
 
 
 AWAY = """

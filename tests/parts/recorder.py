@@ -102,6 +102,11 @@ class Recorder:
                 raise TimeoutError(f"only these metrics arrived within {timeout:g} s: {sorted(self._metrics)}")
             return dict(self._metrics)
 
+    def forget_metrics(self) -> None:
+        """Forget the metrics that have arrived."""
+        with self._arrived:
+            self._metrics.clear()
+
     def events(self) -> list[ReceivedEvent]:
         """Return the log records that have arrived so far."""
         with self._arrived:

@@ -25,13 +25,14 @@ from dspy_trace.export.around import ask_mlflow
 from dspy_trace.export.items import Batch, Counters
 from dspy_trace.export.mlflow import row
 from dspy_trace.export.mlflow_info import TraceFacts
+from dspy_trace.export.pace import in_turns
 from dspy_trace.export.processor import Limits, SpoolProcessor
 from dspy_trace.export.runner import within
 from dspy_trace.export.scrubbing import rows_without_secrets, without_secrets
 from dspy_trace.export.self_metrics import tell_metrics
 from dspy_trace.export.sender import GRACE, Delivery
 from dspy_trace.export.source import source
-from dspy_trace.export.target import BadTarget, Credential, Target, target
+from dspy_trace.export.target import BadTarget, Credential, Target, target, working_folder
 from dspy_trace.export.traces import LiveTrace
 from dspy_trace.export.undecided import Ended
 from dspy_trace.guard import ask, shielded
@@ -58,6 +59,7 @@ class Outlet:
         self.experiment: str | None = None
         self._credentials: dict[Target, Credential | None] = {}
         self._refused: set[str] = set()
+        self._folder = ""
         self._providers: list[TracerProvider] = []
         self._joining = threading.Lock()
         environ = os.environ
@@ -141,7 +143,7 @@ class Outlet:
         """Read where a trace goes; on the program's thread."""
         trace.facts = TraceFacts()
         try:
-            trace.destination, credential = target(self.uri, self.experiment, os.environ)
+            trace.destination, credential = target(self.uri, self.experiment, os.environ, self._working_folder)
         except BadTarget as refused:
             if str(refused) not in self._refused:
                 self._refused.add(str(refused))
@@ -151,10 +153,19 @@ class Outlet:
             shielded("asking mlflow", ask_mlflow, trace, follow_run=self.experiment is None)
         self._credentials[trace.destination] = credential
 
+    def _working_folder(self) -> str:
+        """Return the working folder; while the program is ahead of us, as it was last.
+
+        To ask for it lets go of the interpreter. Whoever does that all the time takes it back before others notice.
+        """
+        if not self._folder or not self.processor.lags():
+            self._folder = working_folder()
+        return self._folder
+
     def _write(self, decided: list[tuple[LiveTrace, list[Ended]]]) -> None:
         learn_environment()
         batches = []
-        for trace, spans in decided:
+        for trace, spans in in_turns(decided):
             if trace.destination is None:
                 self.nowhere += len(spans)
                 continue

@@ -232,6 +232,10 @@ class SpoolProcessor(SpanProcessor):
         with self._lock:
             return self.counts.queued
 
+    def lags(self) -> bool:
+        """Return whether more waits than is handed on at once."""
+        return len(self._queue.items) > self.limits.batch
+
     def counted(self, others: Callable[[], T]) -> tuple[Counts, T]:
         """Return the counts, and what `others` returns while nothing is handed on: so that both add up."""
         with self._writing:

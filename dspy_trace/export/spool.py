@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Container, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from dspy_trace.export.aside import tidy
 from dspy_trace.export.items import Batch, Dead, Followup, Kind, Settled
+from dspy_trace.export.many import insert, of
 from dspy_trace.export.spoolfile import SpoolFile
 from dspy_trace.export.target import Target
 
@@ -60,15 +62,13 @@ class Spool(SpoolFile):
                 until = now + FIRST_HOLD if target.kind == "http" else 0.0
                 fields = (numbers[target], batch.trace_id, owner, owner, until, now, batch.spans, len(batch.payload))
                 rows.append((*fields, batch.complete, batch.payload, batch.info))
-            for start in range(0, len(rows), _AT_ONCE):
-                some = rows[start : start + _AT_ONCE]
-                db.execute(f"{_PUT} VALUES {', '.join([_ROW] * len(some))}", [value for row in some for value in row])
+            insert(db, _PUT, rows)
             self._bound(db)
 
     def put_followup(self, target: Target, trace_id: str, kind: Kind, payload: bytes, owner: str, sealed: bool) -> None:
         """Write what follows a trace."""
         with self.writing() as db:
-            _follow(db, number_of(db, target, sealed), trace_id, kind, payload, owner)
+            _follow(db, number_of(db, target, sealed), kind, [(trace_id, payload, owner)])
 
     def targets(self, uri: str | None = None) -> list[tuple[int, Target, bool, str]]:
         """Return the targets known: id, target, whether a credential opens it, and the folder of the program."""
@@ -85,11 +85,8 @@ class Spool(SpoolFile):
     def heads(self, target_id: int, target: Target, holder: str, most: int = 1_000) -> list[Batch]:
         """Return what `holder` may take for a target, oldest first, without the payload."""
         now = time()
-        found = self.read(_HEADS, target_id, holder, now, now + FOREVER, most)
-        return [
-            Batch(target, trace_id, b"", spans, bool(complete), None, number, owner, created, size)
-            for number, trace_id, owner, created, spans, size, complete in found
-        ]
+        ((found,),) = self.read(_HEADS, target_id, holder, now, now + FOREVER, most)
+        return [_head(target, *line.split()) for line in (found or "").split("\n") if line]
 
     def take(self, heads: Sequence[Batch], holder: str) -> list[Batch]:
         """Hold batches and return them with their payload, but for those that somebody else has taken."""
@@ -100,18 +97,20 @@ class Spool(SpoolFile):
         """Delete what was delivered or refused, count it, keep what was refused, put down what follows: in one step."""
         now = time()
         with self.writing() as db:
-            there = set()
-            for batch in settled.batches:
-                if db.execute("DELETE FROM batches WHERE id = ?", (batch.id,)).rowcount:
-                    count(db, batch.owner, "delivered", batch.spans)
-                    there.add((batch.trace_id, batch.owner))
+            left = _left(db, settled.batches)
+            of(db, "DELETE FROM batches WHERE id IN", left)
+            delivered, there = Counter[str](), set()
+            for batch in left:
+                delivered[batch.owner] += batch.spans
+                there.add((batch.trace_id, batch.owner))
             for dead in settled.dead:
                 if (dead.trace_id, dead.owner) in there:
-                    count(db, dead.owner, "delivered", -dead.spans)
+                    delivered[dead.owner] -= dead.spans
                     bury(db, target_id, dead, now)
-            for trace_id, payload, owner in settled.infos:
-                if (trace_id, owner) in there:
-                    _follow(db, target_id, trace_id, "info", payload, owner)
+            for owner, spans in delivered.items():
+                count(db, owner, "delivered", spans)
+            infos = [told for told in settled.infos if (told[0], told[2]) in there]
+            _follow(db, target_id, "info", infos)
             if settled.dead:
                 self._bound_dead(db)
 
@@ -120,16 +119,16 @@ class Spool(SpoolFile):
         """Take batches for the block to put into another spool, and delete them after it: nothing settles them here."""
         with self.writing() as db:
             yield (taken := _taken(db, heads, holder))
-            db.executemany("DELETE FROM batches WHERE id = ?", [(batch.id,) for batch in taken])
+            of(db, "DELETE FROM batches WHERE id IN", taken)
 
     def followups(self, target_id: int, target: Target, holder: str, most: int) -> list[Followup]:
         """Return what may follow now, oldest first, and hold it: nothing of its trace waits."""
         now = time()
         with self.writing() as db:
-            found = db.execute(_FOLLOWUPS, (target_id, now, holder, now, most)).fetchall()
-            for row in found:
-                db.execute("UPDATE followups SET holder = ?, until = ? WHERE id = ?", (holder, now + HOLD, row[0]))
-        return [Followup(row[0], target, *row[1:]) for row in found]
+            rows = db.execute(_FOLLOWUPS, (target_id, now, holder, now, most)).fetchall()
+            found = [Followup(row[0], target, *row[1:]) for row in rows]
+            of(db, "UPDATE followups SET holder = ?, until = ? WHERE id IN", found, before=(holder, now + HOLD))
+        return found
 
     def followed(self, followup: Followup) -> None:
         """Delete what has been delivered."""
@@ -196,30 +195,39 @@ class Spool(SpoolFile):
 
 
 _PUT = "INSERT INTO batches (target, trace_id, owner, holder, until, created, spans, bytes, complete, payload, info)"
-_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_AT_ONCE = 80
-"""Rows of one statement, as many as an old SQLite has room for.
-
-Each statement lets go of the interpreter, and a busy program gives it back only after five milliseconds: with a
-statement for each row, rows would wait in memory.
-"""
-_HEADS = """SELECT id, trace_id, owner, created, spans, bytes, complete FROM batches
-    WHERE target = ? AND (holder = ? OR until < ? OR until > ?) ORDER BY id LIMIT ?"""
-_TAKE = "UPDATE batches SET holder = ?, until = ? WHERE id = ? AND (holder = ? OR until < ? OR until > ?)"
+_HEADS = """SELECT group_concat(id || ' ' || owner || ' ' || trace_id || ' ' || created || ' ' || spans || ' ' || bytes
+    || ' ' || complete, char(10)) FROM (SELECT * FROM batches
+    WHERE target = ? AND (holder = ? OR until < ? OR until > ?) ORDER BY id LIMIT ?)"""
+_TAKE = "UPDATE batches SET holder = ?, until = ? WHERE (holder = ? OR until < ? OR until > ?) AND id IN"
+_TAKEN = "SELECT id, payload, info FROM batches WHERE holder = ? AND until = ? AND id IN"
+_FOLLOW = "INSERT INTO followups (target, trace_id, kind, owner, holder, until, created, payload)"
 _FOLLOWUPS = """SELECT id, trace_id, kind, payload, owner, created, tries FROM followups AS f
     WHERE target = ? AND not_before <= ? AND (holder = ? OR until < ?)
     AND NOT EXISTS (SELECT 1 FROM batches AS b WHERE b.trace_id = f.trace_id) ORDER BY id LIMIT ?"""
 
 
+def _head(
+    target: Target, number: str, owner: str, trace_id: str, created: str, spans: str, size: str, complete: str
+) -> Batch:
+    sizes = int(spans), bool(int(complete)), None, int(number), owner, float(created), int(size)
+    return Batch(target, trace_id, b"", *sizes)
+
+
+def _left(db: sqlite3.Connection, batches: Sequence[Batch]) -> Sequence[Batch]:
+    """Return those that are still there: nearly always all."""
+    if sum(n for (n,) in of(db, "SELECT count(*) FROM batches WHERE id IN", batches)) == len(batches):
+        return batches
+    left = {number for (number,) in of(db, "SELECT id FROM batches WHERE id IN", batches)}
+    return [batch for batch in batches if batch.id in left]
+
+
 def _taken(db: sqlite3.Connection, heads: Sequence[Batch], holder: str) -> list[Batch]:
     now = time()
-    taken = []
-    for head in heads:
-        changed = db.execute(_TAKE, (holder, now + HOLD, head.id, holder, now, now + FOREVER)).rowcount
-        if changed:
-            row = db.execute("SELECT payload, info FROM batches WHERE id = ?", (head.id,)).fetchone()
-            head.payload, head.info = row
-            taken.append(head)
+    of(db, _TAKE, heads, before=(holder, now + HOLD, holder, now, now + FOREVER))
+    found = {number: told for number, *told in of(db, _TAKEN, heads, before=(holder, now + HOLD))}
+    taken = [head for head in heads if head.id in found]
+    for head in taken:
+        head.payload, head.info = found[head.id]
     return taken
 
 
@@ -250,13 +258,11 @@ def _working_folder() -> str:
         return ""
 
 
-def _follow(db: sqlite3.Connection, target_id: int, trace_id: str, kind: str, payload: bytes, owner: str) -> None:
-    values = (target_id, trace_id, kind, owner, owner, 0.0, time(), payload)
-    db.execute(
-        "INSERT INTO followups (target, trace_id, kind, owner, holder, until, created, payload)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        values,
-    )
+def _follow(db: sqlite3.Connection, target_id: int, kind: str, told: Sequence[tuple[str, bytes, str]]) -> None:
+    """Put down what follows some traces: the trace's id, the payload and the owner of each."""
+    now = time()
+    rows = [(target_id, trace_id, kind, owner, owner, 0.0, now, payload) for trace_id, payload, owner in told]
+    insert(db, _FOLLOW, rows)
 
 
 def bury(db: sqlite3.Connection, target_id: int, dead: Dead, now: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
@@ -76,8 +76,23 @@ def kind(uri: str) -> Literal["http", "database"]:
     return "http" if uri.startswith(("http://", "https://")) else "database"
 
 
+def working_folder() -> str:
+    """Return the working folder.
+
+    Raises:
+        BadTarget: it is gone.
+    """
+    try:
+        return os.getcwd()
+    except OSError:
+        raise BadTarget("the working folder is gone; set MLFLOW_TRACKING_URI to a server or an absolute path") from None
+
+
 def target(
-    uri: str | None, experiment: str | None, environ: Mapping[str, str] = os.environ
+    uri: str | None,
+    experiment: str | None,
+    environ: Mapping[str, str] = os.environ,
+    folder: Callable[[], str] = working_folder,
 ) -> tuple[Target, Credential | None]:
     """Return where a trace that starts now goes, and what opens it.
 
@@ -86,6 +101,7 @@ def target(
         experiment: name, or id if it is all digits; by default ``MLFLOW_EXPERIMENT_ID``, which
             ``mlflow.set_experiment`` writes, else ``MLFLOW_EXPERIMENT_NAME``, else MLflow's default experiment.
         environ: the environment.
+        folder: gives the working folder.
 
     Raises:
         BadTarget: traces cannot be kept there.
@@ -93,7 +109,7 @@ def target(
     asked = (uri, experiment, *_values(environ))
     answer = _known.get(asked)
     if answer is _RELATIVE:
-        asked = (*asked, _working_folder())
+        asked = (*asked, folder())
         answer = _known.get(asked)
     if answer is None:
         answer = _resolve(asked)
@@ -128,7 +144,7 @@ def _resolve(asked: tuple[Any, ...]) -> Any:
     uri = uri or env_uri
     if folder is None and _is_relative(uri):
         _known[asked] = _RELATIVE
-        asked = (*asked, folder := _working_folder())
+        asked = (*asked, folder := working_folder())
     for secret in secrets[1:]:
         learn(secret, "the tracking store's environment")
     learn_url(uri, "tracking URI")
@@ -144,13 +160,6 @@ def _resolve(asked: tuple[Any, ...]) -> Any:
 
 def _text(value: Any) -> str | None:
     return os.fsdecode(value).strip() or None if value is not None else None
-
-
-def _working_folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        raise BadTarget("the working folder is gone; set MLFLOW_TRACKING_URI to a server or an absolute path") from None
 
 
 def _is_relative(uri: str | None) -> bool:

@@ -158,13 +158,14 @@ class Retrieval(Fact):
 
 @dataclass(slots=True, eq=False)
 class ToolCall(Fact):
-    """A call of a ``dspy.Tool``."""
+    """A call of a ``dspy.Tool``. `agent` names the agent that makes it, if one does."""
 
     name: str
     description: str | None = None
     arguments: Any = None
     parameters: Any = None
     result: Any = None
+    agent: str | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -48,6 +48,7 @@ async def test_react(name: str, scripted_lm: ScriptedLM) -> None:
             await agent.acall(question="?") if asynchronous else agent(question="?")
         told = trace.one("invoke_agent ReAct").attributes
         assert tuple(told.get(key) for key in HOW) == (iterations, termination)
+        assert {span.attributes["gen_ai.agent.name"] for span in trace.named("execute_tool look_up")} <= {"ReAct"}
 
 
 @pytest.mark.parametrize("history", [None, lambda history: history, lambda history: {"messages": history.messages}])
@@ -137,6 +138,7 @@ def test_what_code_calls_stands_beneath_its_step(scripted_lm: ScriptedLM) -> Non
           execute_code LocalInterpreter
     """)
     query = trace.one("execute_tool llm_query").attributes
+    assert query["gen_ai.agent.name"] == "RLM"
     assert query["gen_ai.tool.call.arguments"] == '{"args[0]":"Oslo is north"}'
     assert query["gen_ai.tool.call.result"] == '"a sub-answer"'
     assert query["gen_ai.tool.description"] == "Query the LLM with a prompt string."

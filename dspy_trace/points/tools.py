@@ -26,10 +26,15 @@ class ToolReader:
         if name in ("finish", "submit") and getattr(function, "__module__", None) in _AGENT_MODULES:
             return None
         # ``Type.description`` is a method of DSPy's; the tool's text is ``desc``.
-        return ToolCall(name, text(ask(getattr, instance, "desc"), LIMIT), kwargs, ask(getattr, instance, "args"))
+        told = text(ask(getattr, instance, "desc"), LIMIT), kwargs, ask(getattr, instance, "args")
+        return ToolCall(name, *told, agent=_agent(within))
 
     def end(self, fact: ToolCall, instance: Any, result: Any, error: BaseException | None) -> None:
         fact.result = result
+
+
+def _agent(within: ModuleCall | None) -> str | None:
+    return (within.path or within.cls) if within is not None and within.agent else None
 
 
 class InterpreterReader:
@@ -64,7 +69,7 @@ class InvokedToolReader:
                 arguments.update((f"args[{index}]", value) for index, value in enumerate(told))
             elif isinstance(told, dict):
                 arguments.update(told)
-        return ToolCall(name, text(ask(getattr, function, "__doc__"), LIMIT), arguments)
+        return ToolCall(name, text(ask(getattr, function, "__doc__"), LIMIT), arguments, agent=_agent(within))
 
     def end(self, fact: ToolCall, instance: Any, result: Any, error: BaseException | None) -> None:
         fact.result = result

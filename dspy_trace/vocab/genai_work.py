@@ -109,7 +109,13 @@ class ToolSpelling(Spelling):
         return f"execute_tool {fact.name}"
 
     def at_start(self, fact: facts.ToolCall) -> Attributes:
-        return {keys.OPERATION_NAME: "execute_tool", keys.TOOL_NAME: fact.name, keys.TOOL_TYPE: "function"}
+        told: Attributes = {
+            keys.OPERATION_NAME: "execute_tool",
+            keys.TOOL_NAME: fact.name,
+            keys.TOOL_TYPE: "function",
+        }
+        put(told, (keys.AGENT_NAME, fact.agent))
+        return told
 
     def at_call(self, fact: facts.ToolCall, capture: Capture | None) -> Attributes:
         attributes: Attributes = {}

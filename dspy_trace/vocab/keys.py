@@ -117,7 +117,7 @@ TOOL_RESULT: Final = "gen_ai.tool.call.result"
 """Result as JSON; content. Example: ``"sunny"``."""
 
 AGENT_NAME: Final = "gen_ai.agent.name"
-"""Path of the agent in its program, or its class. Example: ``ReAct``."""
+"""Path of the agent in its program, or its class; on its tools, too. Example: ``ReAct``."""
 
 WORKFLOW_NAME: Final = "gen_ai.workflow.name"
 """Class of the outermost module. Example: ``RAG``."""

@@ -132,3 +132,26 @@ def test_the_model_that_a_program_was_loaded_from(scripted_lm: ScriptedLM) -> No
         other(question="?")
     assert [facts.info({}) for facts in copy.facts.values()] == [{"metadata": {"mlflow.modelId": "m-1"}}, None]
     assert "m-1" not in json.dumps(copy.rows)
+
+
+async def test_a_decorated_function_is_a_block(scripted_lm: ScriptedLM) -> None:
+    """Each call of it is one, awaited or not; of a generator, which would run outside, it is said that none is."""
+
+    @dspy_trace.session(session_id="decorated")
+    async def awaited(question: str) -> Any:
+        await asyncio.sleep(0)
+        return await dspy.Predict("question -> answer").acall(question=question)
+
+    @dspy_trace.session(session_id="decorated")
+    def called(question: str) -> Any:
+        return dspy.Predict("question -> answer")(question=question)
+
+    assert asyncio.iscoroutinefunction(awaited) and awaited.__name__ == "awaited"
+    with balanced() as trace, dspy.context(lm=scripted_lm.lm()):
+        await asyncio.gather(awaited("a"), awaited("b"))
+        called("c")
+        await dspy.Predict("question -> answer").acall(question="d")
+    roots = [span for span in trace.spans if span.parent is None]
+    assert [(span.attributes or {}).get("session.id") for span in roots] == ["decorated"] * 3 + [None]
+    with pytest.raises(TypeError, match=r"no decorator of generators: say `with dspy_trace.session\(...\):` inside"):
+        dspy_trace.session(session_id="x")(lambda: (yield))

@@ -44,4 +44,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(home), name)
+    try:
+        return getattr(importlib.import_module(home), name)
+    except ValueError as error:
+        from dspy_trace.unusable import stand_in
+
+        return stand_in(name, error)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import dspy
 import pytest
@@ -148,6 +152,33 @@ def test_a_wrong_value_harms_nothing(
     assert kept.tree() == (ONE if traced else "\n")
     said = [record for record in caplog.records if record.levelno >= logging.WARNING and record.name == "dspy_trace"]
     assert len(said) == (not traced) + ("OTEL_EXPORTER_OTLP_ENDPOINT" in environ)
+
+
+def test_a_wrong_value_that_the_sdk_cannot_be_imported_with(tmp_path: Path) -> None:
+    """Some variables are read as early as that: the program runs, and one line says what is wrong."""
+    program = """
+import dspy, dspy_trace
+from dspy.utils import DummyLM
+dspy_trace.autolog()
+dspy_trace.autolog(experiment="another")
+with dspy_trace.session(session_id="chat"), dspy.context(lm=DummyLM([{"answer": "yes"}])):
+    print(dspy.Predict("question -> answer")(question="?").answer)
+print(dspy_trace.last_trace_id(), dspy_trace.flush(), dspy_trace.shutdown())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "lots", "DSPY_TRACE_SPOOL_DIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "yes\nNone True None\n"), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "dspy-trace: OpenTelemetry's SDK cannot be imported, so nothing is traced: OTEL_SPAN_ATTRIBUTE"
+    )
 
 
 def exporting() -> set[threading.Thread]:

@@ -69,6 +69,8 @@ CHECKS: dict[str, tuple[Callable[[str], bool], str]] = {
     settings.SPOOL_BYTES: (str.isdecimal, "a number of bytes"),
     settings.SPOOL_SECONDS: (str.isdecimal, "a number of seconds"),
     settings.WORKER_IDLE: (_is_number, "a number of seconds"),
+    settings.SPAN_VALUE_LIMIT: (str.isdecimal, "a number of characters"),
+    settings.VALUE_LIMIT: (str.isdecimal, "a number of characters"),
     settings.BSP_QUEUE: (_is_count, "a number of spans"),
     settings.BSP_BATCH: (_is_count, "a number of spans"),
     settings.BSP_DELAY: (_is_count, "a number of milliseconds"),

@@ -114,6 +114,8 @@ def ran(code: str, folder: str, launcher: Sequence[str] = (), **environ: str) ->
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         "DSPY_TRACE_SPOOL_DIR": tempfile.mkdtemp(dir=folder),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        # An installed package is compiled; whoever forbids that, as some containers do, would measure the compiler.
+        "PYTHONDONTWRITEBYTECODE": "",
         **environ,
     }
     words = [*launcher, sys.executable, "-c", code]

@@ -100,6 +100,7 @@ def run(kind: str, calls: int, address: str, experiment: str, folder: Path) -> d
         "DSPY_CACHEDIR": str(folder / "cache"),
         "LITELLM_LOCAL_MODEL_COST_MAP": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONDONTWRITEBYTECODE": "",  # as installed: compiled
     }
     if kind in ("dspy-trace", "mlflow", "untraced"):
         # It would be another place to deliver to.

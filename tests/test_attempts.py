@@ -115,3 +115,25 @@ def test_the_function_is_left_alone(cls: Any) -> None:
             del made.reward_fn
     assert "reward_fn" not in vars(cls)
     assert before.reward_fn is held
+
+
+class Chooser(dspy.Module):
+    """Takes the reward function of one of its modules for another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.best = dspy.BestOfN(dspy.Predict("question -> answer"), N=1, reward_fn=reward_first, threshold=0.0)
+
+    def forward(self, question: str) -> Any:
+        other = dspy.Refine(self.best.module, N=1, reward_fn=self.best.reward_fn, threshold=0.0)
+        return self.best.reward_fn, other.reward_fn_code, self.best(question=question)
+
+
+def test_another_forward_is_given_the_function_itself(scripted_lm: ScriptedLM) -> None:
+    """Where a program hands the function on, what `Refine` shows to the LM is the program's source, and not ours."""
+    program = Chooser()
+    with balanced() as trace, dspy.context(lm=scripted_lm.lm()):
+        given, source, _ = program(question="?")
+    assert given is vars(program.best)["reward_fn"]
+    assert "reward_fn(*args)" in source
+    assert [event.name for event in trace.one("BestOfN best").events] == ["dspy.attempt"]

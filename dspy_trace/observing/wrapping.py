@@ -16,7 +16,7 @@ import itertools
 import sys
 import weakref
 from collections.abc import Callable
-from types import FunctionType, MethodType
+from types import FrameType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, cast
 
 import wrapt
@@ -119,7 +119,7 @@ class HeldFunction:
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # public enough
         if caller.f_code.co_name == "__getattribute__" and caller.f_back is not None:
             caller = caller.f_back
-        if caller.f_code.co_name != "forward":
+        if caller.f_code.co_name != "forward" or not _runs_for(caller, instance):
             return held
 
         def given(*args: Any, **kwargs: Any) -> Any:
@@ -138,6 +138,11 @@ class HeldFunction:
         if self._name not in vars(instance):
             raise AttributeError(self._name)
         del vars(instance)[self._name]
+
+
+def _runs_for(frame: FrameType, instance: Any) -> bool:
+    """Return whether a method of `instance` runs in a frame, and not one of another object that asks it."""
+    return any(frame.f_locals.get(name) is instance for name in frame.f_code.co_varnames[:1])
 
 
 def plain(value: Any) -> Any:

@@ -47,6 +47,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(home), name)
     except ValueError as error:
+        # OpenTelemetry's SDK raises it over some of its variables, which it reads when it is imported.
         from dspy_trace.unusable import stand_in
 
         return stand_in(name, error)

@@ -6,11 +6,13 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dspy
 import pytest
 from dspy.utils import DummyLM
+from opentelemetry.context import Context, attach, detach, get_current
 
 import dspy_trace
 from dspy_trace.observing.last import MOST_EARS, last_trace
@@ -117,6 +119,22 @@ def test_one_task_is_not_told_of_another() -> None:
         assert seen == {**{number: f"{trace_id:032x}" for number, trace_id in theirs.items()}, 4: before}
 
     run(ask)
+
+
+def test_a_thread_of_a_pool_works_for_one_after_the_other() -> None:
+    """Each is told of what was done for it, by a thread that gets OpenTelemetry's context and no other."""
+
+    def work(context: Context) -> None:
+        token = attach(context)
+        with dspy.context(lm=DummyLM([{"answer": "yes"}])):
+            program()(question="?")
+        detach(token)
+
+    with record() as trace, ThreadPoolExecutor(1) as pool:
+        for number in range(3):
+            with dspy_trace.session(session_id=str(number)):
+                pool.submit(work, get_current()).result()
+                assert dspy_trace.last_trace_id() == newest(trace)
 
 
 def test_who_is_started_later_knows_what_was_known_then() -> None:

@@ -49,9 +49,9 @@ class LastTrace:
 
     def set(self, trace_id: int) -> None:
         """Take note of a trace that has ended here."""
-        # A thread of DSPy's own has OpenTelemetry's context alone.
-        others: Any = () if self._ears.get() else get_current().get(EARS, ())
-        for ear in (*others, *self.listen()):
+        # A thread of a pool has OpenTelemetry's context alone, and goes from one who waits for it to the next.
+        waiting: Any = get_current().get(EARS, ())
+        for ear in (*waiting, *self.listen()):
             ear.heard = trace_id
         self._own.set(trace_id)
 

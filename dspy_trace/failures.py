@@ -18,8 +18,10 @@ def told(error: BaseException, text: Callable[[str], str] | None, *, with_stack:
         with_stack: include the traceback; the span that saw the exception first has it.
     """
     kind = type(error)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."  # as OpenTelemetry's SDK has it
-    event: Attributes = {keys.EXCEPTION_TYPE: f"{module}{kind.__qualname__}"}
+    module = ask(getattr, kind, "__module__")
+    # As OpenTelemetry's SDK has it.
+    name = f"{module}.{kind.__qualname__}" if module and module != "builtins" else kind.__qualname__
+    event: Attributes = {keys.EXCEPTION_TYPE: name}
     if text is None:
         return event, kind.__qualname__
     message = text(ask(str, error, default=""))

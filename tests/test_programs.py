@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from textwrap import dedent
 from typing import Any
 
 import dspy
+import pytest
 from dspy.utils import DummyLM
 
 from dspy_trace.points import programs
+from dspy_trace.testing import record
 from tests.balanced import balanced
 
 
@@ -158,3 +161,40 @@ def test_programs_that_take_over_an_address_are_told_apart() -> None:
     assert [span.name for span in trace.spans if span.name.startswith("Predict")] == [
         f"Predict ask_{index}" for index in range(40)
     ]
+
+
+STEP = (dspy.Predict("question -> answer"), {"question": "?"}, dspy.Prediction(answer="Oslo"))
+
+
+class Gives(dspy.Module):
+    """Returns what it is told."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+    def forward(self, question: str) -> Any:
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        (("Oslo", ["a passage"]), ["Oslo", ["a passage"]]),
+        (("Oslo", []), ["Oslo", []]),
+        ((0.5, [("a", "b")]), [0.5, [["a", "b"]]]),
+        ((dspy.Prediction(answer="Oslo"), []), {"answer": "Oslo"}),
+        ((dspy.Prediction(answer="Oslo"), [STEP]), {"answer": "Oslo"}),
+        (("Oslo", [STEP]), "Oslo"),
+    ],
+    ids=str,
+)
+def test_a_program_may_return_a_pair(result: Any, told: Any) -> None:
+    """What optimizers make a module return beside its prediction, a trace, is left out; a program's own pair is not."""
+    example = dspy.Example(question="?").with_inputs("question")
+    evaluate = dspy.Evaluate(devset=[example], metric=lambda example, prediction: 1.0, display_progress=False)
+    with record(capture_content=True) as trace:
+        Gives(result)(question="?")
+        evaluate(Gives(result))
+    outputs = [(span.attributes or {}).get("output.value") for span in trace.spans]
+    assert [json.loads(str(one)) for one in outputs if one is not None] == [told] * 3

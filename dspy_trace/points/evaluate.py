@@ -13,6 +13,7 @@ from typing import Any
 from dspy_trace.facts import Compilation, Evaluation, ExampleRun, Fact, ModuleCall, Rewarded
 from dspy_trace.guard import ask
 from dspy_trace.points import Args, Kwargs, Notes
+from dspy_trace.points.modules import without_trace
 from dspy_trace.settings import LIMIT
 from dspy_trace.values.scalars import number, text
 
@@ -123,8 +124,7 @@ class ExampleReader:
             fact.output, score = result.get("prediction"), result.get("score")
         else:
             score = result
-        if isinstance(fact.output, tuple) and fact.output:
-            fact.output = fact.output[0]
+        fact.output = without_trace(fact.output)
         fact.score = as_score(score)
         if type(score) is bool:
             fact.label = "pass" if score else "fail"

@@ -9,9 +9,13 @@ from typing import Any
 from dspy_trace.facts import Fact, ModuleCall
 from dspy_trace.points import Args, Kwargs, agents
 from dspy_trace.points.programs import Spot, View, models
+from dspy_trace.values.fields import is_one_of
 
 DSPY_OWN_ARGUMENTS = frozenset({"signature", "new_signature", "demos", "config", "lm", "_trace"})
 """Keyword arguments that DSPy's modules take besides their inputs. ``config`` may hold an API key."""
+
+
+_PREDICTIONS = frozenset({"Prediction", "FailedPrediction"})
 
 
 class ModuleReader:
@@ -55,10 +59,21 @@ class ModuleReader:
             agents.read(fact, instance)
 
 
+def without_trace(result: Any) -> Any:
+    """Return what a module has returned itself: bootstrap tracing and GEPA make it ``(prediction, trace)``.
+
+    A trace is a list of ``(predictor, inputs, prediction)``; any other pair is the program's own.
+    """
+    if type(result) is not tuple or len(result) != 2 or type(result[1]) is not list:
+        return result
+    first, steps = result
+    is_trace = all(type(step) is tuple and len(step) == 3 for step in steps[:1])
+    return first if is_trace and (steps or is_one_of(type(first), _PREDICTIONS)) else result
+
+
 def prediction_in(result: Any) -> Any:
-    """Return the output of a module. Bootstrap tracing and GEPA let a module return ``(prediction, trace)``."""
-    if type(result) is tuple and len(result) == 2 and isinstance(result[1], list):
-        result = result[0]
+    """Return the output of a module."""
+    result = without_trace(result)
     # Its fields are what is told of a Prediction.
     return vars(result)["_store"] if type(result).__module__ == "dspy.primitives.prediction" else result
 

@@ -198,8 +198,9 @@ class Worker:
     def _has_hope(self) -> bool:
         """Return whether something waits that may yet be delivered without anybody's doing."""
         return any(
-            self._waits(self._targets[uri]) and any(map(self._is_worth_it, drains))
+            records.anything(self.spool, uris=frozenset((uri,)), tables=_tables_of(drain)) and self._is_worth_it(drain)
             for uri, drains in self._drains.items()
+            for drain in drains
         )
 
     def _is_worth_it(self, drain: Drain) -> bool:
@@ -213,6 +214,11 @@ class Worker:
         safe = ["-P"] if sys.version_info >= (3, 11) else []
         command = [sys.executable, *safe, "-m", "dspy_trace.export.worker", str(self._folder), self._slot]
         os.execv(sys.executable, command)
+
+
+def _tables_of(drain: Drain) -> tuple[str, ...]:
+    """Return what a drain empties: one that has nothing to do is no hope for what another cannot deliver."""
+    return records.RUNS if isinstance(drain, RunDrain) else records.TRACES
 
 
 def _places_of(*packages: str) -> list[Path]:

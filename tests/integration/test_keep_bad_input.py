@@ -17,7 +17,7 @@ import pytest
 
 from tests.parts import desk
 from tests.parts.mlflow_server import MISSING, MlflowServer, Reader, is_installed
-from tests.parts.project import Done, Project, share, tree
+from tests.parts.project import Done, Project, share, tree, until
 from tests.parts.scripted_mlflow import ScriptedMlflow
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -125,9 +125,11 @@ def test_an_experiment_that_a_server_has_not(project: Project, mlflow_server: Ml
 
 @needs_mlflow
 def test_an_experiment_that_a_database_has_not(project: Project, new_database: Path) -> None:
-    """The same from a database, though another process finds it out."""
-    done = run(project, patience=0, MLFLOW_TRACKING_URI=f"sqlite:///{new_database}", MLFLOW_EXPERIMENT_ID="4711")
+    """The same from a database, though another process finds it out, which does not stay for what it cannot deliver."""
+    environ = {"MLFLOW_EXPERIMENT_ID": "4711", "DSPY_TRACE_WORKER_IDLE": "1"}
+    done = run(project, patience=0, MLFLOW_TRACKING_URI=f"sqlite:///{new_database}", **environ)
     check_kept(project, done, str(new_database), "4711", "MLFLOW_EXPERIMENT_ID")
+    until(lambda: not project.workers(), 30.0)
 
 
 @needs_mlflow

@@ -15,6 +15,7 @@ from dspy_trace.export import records
 from dspy_trace.export.choice import choose, rows_in
 from dspy_trace.export.items import Batch, Dead, Followup, Settled
 from dspy_trace.export.outcomes import Failing, Refused, Undelivered, Unreachable, Unwelcome
+from dspy_trace.export.pace import in_turns
 from dspy_trace.export.pauses import Pauses
 from dspy_trace.export.search import Search
 from dspy_trace.export.sinks import Row, Sink
@@ -178,7 +179,7 @@ class Drain:
             return
         rows: dict[tuple[str, str], tuple[Row, Batch]] = {}
         settled = Settled(taken)
-        for batch in taken:
+        for batch in in_turns(taken, every=8):
             found = ask(rows_in, batch.payload)
             if found is None:
                 settled.dead.append(Dead(batch.trace_id, "spans", batch.payload, UNREADABLE, batch.spans, batch.owner))
@@ -192,7 +193,7 @@ class Drain:
         for row, words in refused:
             batch = rows[row["trace_id"], row["span_id"]][1]
             settled.dead.append(Dead(batch.trace_id, "spans", orjson.dumps([row]), words, 1, batch.owner))
-        settled.infos = [told for batch in taken if (told := said_of(batch, self._sink.experiment)) is not None]
+        settled.infos = [told for batch in in_turns(taken, 8) if (told := said_of(batch, self._sink.experiment))]
         spool.settle(number, settled)
         self._succeeded(spool, target)
         if refused:

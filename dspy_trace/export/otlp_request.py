@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from dspy_trace.export.choice import SPANS
 from dspy_trace.export.mlflow_values import reads_as_json
 from dspy_trace.export.pace import in_turns
 from dspy_trace.vocab import mlflow_keys as mlflow
@@ -36,7 +37,7 @@ def otlp_request(rows: Iterable[Mapping[str, Any]]) -> bytes:
     request = ExportTraceServiceRequest()
     scope_spans = request.resource_spans.add().scope_spans.add()
     scope_spans.scope.name = SCOPE
-    for row in in_turns(latest.values(), every=4):
+    for row in in_turns(latest.values(), every=4, most=SPANS):
         _fill(scope_spans.spans.add(), row)
     return bytes(request.SerializeToString())
 

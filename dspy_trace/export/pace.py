@@ -17,13 +17,15 @@ _PAUSE: Final = 50e-6
 """Seconds after which we ask for the interpreter again: long enough for one who waits to take it."""
 
 _MOST: Final = 256
-"""Items beyond which nothing is given: a program that computes keeps the interpreter for as long as it may each time,
-and more would come in meanwhile than we get done."""
 
 
-def in_turns(items: Collection[T], every: int = 1) -> Iterator[T]:
-    """Yield `items`, and let other threads run between `every` few of them."""
-    gives = len(items) <= _MOST
+def in_turns(items: Collection[T], every: int = 1, most: int = _MOST) -> Iterator[T]:
+    """Yield `items`, and let other threads run between `every` few of them.
+
+    Of more than `most` all are done in one go: a program that computes keeps the interpreter for as long as it may each
+    time, and more would come in meanwhile than we get done.
+    """
+    gives = len(items) <= most
     for number, item in enumerate(items):
         if gives and number and number % every == 0:
             sleep(_PAUSE)

@@ -19,6 +19,9 @@ from opentelemetry.trace import (
 )
 
 import dspy_trace
+from dspy_trace.observing.observer import Observer
+from dspy_trace.observing.signals import Providers
+from dspy_trace.settings import Settings
 from tests.outlets import Kept, kept, names, nothing_is_said, provider_of_app  # noqa: F401  # fixtures
 from tests.pair import PAIR, SECRET, TREE, call
 
@@ -241,3 +244,21 @@ def under_remote_parent(sampled: bool = True) -> Iterator[None]:
         yield
     finally:
         detach(token)
+
+
+def test_a_provider_that_is_set_meanwhile_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a thread sees that there is none, another may set one: the next call is recorded by it."""
+
+    class Late(Providers):
+        """Has one set right after it has been looked for."""
+
+        def tracer_now(self) -> Any:
+            found = super().tracer_now()
+            monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+            return found
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    observer = Observer(Settings(), Late(named=frozenset()))
+    assert observer.tracer() is None
+    assert observer.tracer() is not None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from threading import RLock
 from typing import Any, Protocol
 
 import orjson
@@ -112,8 +114,8 @@ class Observer:
         """What was asked for."""
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
-        self._told: Tracer | None = None
-        self._seen: tuple[Any, Any] | None = None
+        self._answer: tuple[tuple[Any, Any] | None, Tracer | None] = None, None
+        """The tracer, and the global providers for which it is that; at once, for threads look while others ask."""
         self._lean = False
         self._meter_provider: MeterProvider | None = None
         self._logger_provider: LoggerProvider | None = None
@@ -124,8 +126,15 @@ class Observer:
 
         The application may set its provider at any time, so it is looked up when a root starts.
         """
-        if self._seen is not None and are_global(self._seen):
-            return self._told
+        seen, told = self._answer
+        if seen is not None and are_global(seen):
+            return told
+        with _asking:
+            return self._asked()
+
+    def _asked(self) -> Tracer | None:
+        # First, so that one who is set up meanwhile is noticed the next time.
+        seen = global_ones()
         provider = self.providers.tracer_now()
         if provider is not self._provider:
             if self.joined is not None and provider is not None:
@@ -140,9 +149,9 @@ class Observer:
         if meter_provider is not self._meter_provider:
             self.meters = shielded("getting a meter", self._meters_of, meter_provider)
             self._meter_provider = meter_provider
-        self._told = self._tracer if self._tracer is not None or self.meters is None else _NO_SPANS
-        self._seen = global_ones()
-        return self._told
+        told = self._tracer if self._tracer is not None or self.meters is None else _NO_SPANS
+        self._answer = seen, told
+        return told
 
     def needs_nothing(self) -> bool:
         """Return whether nobody is told anything of calls beneath one whose span is not recorded."""
@@ -250,6 +259,18 @@ def _tracer_of(provider: TracerProvider | None) -> Tracer | None:
 
 _NO_SPANS = NoOpTracer()
 """Where metrics are recorded and spans are not."""
+
+_asking = RLock()
+"""Held by who asks the providers anew, so that no thread mixes what two of them have found."""
+
+
+def _forked() -> None:
+    global _asking  # noqa: PLW0603  # another thread may have held it in the parent
+    _asking = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 _active: Observer | None = None
 
